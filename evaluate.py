@@ -37,11 +37,12 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
     from palisade.evaluation.limit import refuse_limits
     from palisade.evaluation.report.scope import check_scope_of
     from palisade.evaluation.settings import EvaluationSettings
-    from palisade.targets import device, progress
+    from palisade.targets import device, engines, progress
     from palisade.targets.run import find
 
     settings = EvaluationSettings.parsed(plain)
     device.choose(settings.device)
+    engines.choose(settings.engine)
     if settings.quiet:
         progress.silence()
     check_scope_of(plain)
@@ -116,7 +117,8 @@ def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
     GlobalHydra.instance().clear()
 
     def compose(*overrides: str) -> dict[str, Any]:
-        return {**composed(f"runs={settings.root}", f"device={settings.device}", *overrides), "data": data}
+        chosen = composed(f"runs={settings.root}", f"device={settings.device}", *overrides)
+        return {**chosen, "data": data, "engine": settings.engine}
 
     show_search(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
 

@@ -34,7 +34,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
 
 def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
     """A single run, plan or release, and what it prints; grids of a sweep, or overrides unused, are refused."""
-    from palisade.targets import device, progress
+    from palisade.targets import device, engines, progress
     from palisade.targets.train_settings import TrainSettings
     from palisade.targets.trial_outcomes import TuningOutcome
     from palisade.targets.tuning import trainings
@@ -46,6 +46,7 @@ def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids
             check_all(settings)
     asked = TrainSettings.parsed(settings)
     device.choose(asked.device)
+    engines.choose(asked.engine)
     if asked.quiet:
         progress.silence()
     if grids:
@@ -77,7 +78,7 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
     """
     from palisade.data.dataset import from_config
-    from palisade.targets import device
+    from palisade.targets import device, engines
     from palisade.targets.defaults import resolved
     from palisade.targets.job import Job
     from palisade.targets.progress import one_line_warnings
@@ -86,6 +87,7 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     asked = TrainSettings.parsed(settings)
     device.choose(asked.device)
+    engines.choose(asked.engine)
     with one_line_warnings():
         dataset = from_config(asked.plain)
     asked = TrainSettings.parsed(resolved(settings, dataset))

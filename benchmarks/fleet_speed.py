@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from palisade.data.secret import Secret
-from palisade.targets import workers
+from palisade.targets import engines
 from palisade.targets.training import chunks, train_models
 from palisade.train import composed
 
@@ -66,7 +66,7 @@ def ours(settings: dict[str, Any], models: int = FLEET_MODELS) -> float:
         parts = chunks(range(models), settings["fleet"]["at_once"])
         items = [(settings, folder, "benchmark", part) for part in parts]
         began = time.perf_counter()
-        list(workers.run(train_models, items, workers.count("auto")))
+        list(engines.run(train_models, items, "auto"))
         return (time.perf_counter() - began) / models
 
 
@@ -129,7 +129,7 @@ def main() -> None:
             "ours, DP-SGD, batch 64": lambda: ours(fleet(64, *dp)),
             "ours, batch 256": lambda: ours(fleet(256)),
             "ours, DP-SGD, batch 256": lambda: ours(fleet(256, *dp)),
-            "matrix products": lambda: epochs * len(x) * FLOP_PER_RECORD / matrix_rate() / workers.count("auto"),
+            "matrix products": lambda: epochs * len(x) * FLOP_PER_RECORD / matrix_rate() / engines.count("auto"),
         }
         for settings in (fleet(64, *dp), fleet(256, *dp)):  # starts the workers, and calibrates the noise once
             ours(settings, models=16)
@@ -138,7 +138,7 @@ def main() -> None:
             for name, run in contestants.items():
                 seconds[name].append(run())
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"{epochs} epochs, {arguments.rounds} rounds, {workers.count('auto')} cores")
+    print(f"{epochs} epochs, {arguments.rounds} rounds, {engines.count('auto')} cores")
     for name, value in median.items():
         print(f"{name:26s} {value:8.3f} s per model  ({min(seconds[name]):.3f} to {max(seconds[name]):.3f})")
     ratios = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -129,7 +130,30 @@ def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
 
 def from_config(config: Mapping[str, Any]) -> Dataset:
     """The data set of a run's configuration (`data`, `split`, `seed`, `canary`), loaded once per process."""
-    return _load(json.dumps([config["data"], config["split"], config["seed"], config.get("canary") or {}]))
+    settings = data_settings(config)
+    return _shipped.get(settings) or _load(settings)
+
+
+def data_settings(config: Mapping[str, Any]) -> str:
+    """Settings that a data set follows from, in one text."""
+    return json.dumps([config["data"], config["split"], config["seed"], config.get("canary") or {}])
+
+
+_shipped: dict[str, Dataset] = {}
+
+
+@contextmanager
+def shipped(datasets: Mapping[str, Dataset]) -> Iterator[None]:
+    """Has data sets that came from another machine used, until the block ends, where their files are not.
+
+    Args:
+        datasets: by their `data_settings`.
+    """
+    _shipped.update(datasets)
+    try:
+        yield
+    finally:
+        _shipped.clear()
 
 
 @lru_cache(maxsize=2)

@@ -131,10 +131,15 @@ class Sampler(ABC):
         )
         self.steps_per_epoch = schedule.steps_per_epoch
         self.epoch = 0
+        self.process, self.processes = 0, 1
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
         self.epoch = epoch
+
+    def take_share(self, process: int, processes: int) -> None:
+        """Yields from now on the share of one of several processes that train together: of every step its records."""
+        self.process, self.processes = process, processes
 
     def __len__(self) -> int:
         return self.steps_per_epoch
@@ -154,7 +159,7 @@ class Shuffling(Sampler):
             for k, members in zip(self.models, self.members, strict=True)
         ]
         for step in zip(*parts, strict=True):
-            yield pad(step)
+            yield pad([part[self.process :: self.processes] for part in step])
 
 
 class Poisson(Sampler):
@@ -218,7 +223,7 @@ class Poisson(Sampler):
     def _draw(self, position: int, step: int) -> Int64[np.ndarray, "_"]:
         model, secret, units = self.models[position], self.secrets[position], len(self.units[position])
         taken = poisson_mask(secret, model, step, units=units, rate=self.sampling_rate)
-        return self._rows(position, np.flatnonzero(taken), step)
+        return self._rows(position, np.flatnonzero(taken)[self.process :: self.processes], step)
 
     def _rows(self, position: int, taken: Int64[np.ndarray, "_"], step: int) -> Int64[np.ndarray, "_"]:
         return self.members[position][self.units[position].rows(taken, self.models[position], step)]

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Stream = Callable[[UInt32[np.ndarray, "count"]], object]
 """Overwrites an array with the next words of a keystream."""
 
+_stand_ins: dict[Path, Secret] = {}
 SECRET_BYTES = 16
 TORCH_STATE_WORDS = 624
 TORCH_STATE_OFFSET = 24
@@ -55,7 +57,9 @@ class Secret:
 
     @classmethod
     def load(cls, path: Path) -> Secret:
-        """The secret that `save` wrote."""
+        """The secret that `save` wrote, or what holds its place in this process (`standing_in`)."""
+        if (stand_in := _stand_ins.get(path.absolute())) is not None:
+            return stand_in
         origin, value = path.read_text().split()
         return cls(bytes.fromhex(value), user_chosen=origin == "given")
 
@@ -70,7 +74,7 @@ class Secret:
 
     def numpy(self, purpose: str, model: int = 0, step: int = 0) -> np.random.Generator:
         """A counter-based generator: the key is (secret, purpose, model), the counter is the step."""
-        key = int.from_bytes(_key(self.value, purpose, model, 16))
+        key = int.from_bytes(self.key(purpose, model, 16))
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
 
     def bits(self, purpose: str, model: int = 0, step: int = 0, *, count: int) -> UInt32[np.ndarray, "count"]:
@@ -92,7 +96,7 @@ class Secret:
     def stream(self, purpose: str, model: int = 0, step: int = 0) -> Stream:
         """The words of `bits` piece by piece: every call overwrites an array with those that follow."""
         nonce = bytes(4) + step.to_bytes(12, "little")  # the first four bytes count blocks
-        cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None).encryptor()
+        cipher = Cipher(algorithms.ChaCha20(self.key(purpose, model, 32), nonce), mode=None).encryptor()
         return lambda words: cipher.update_into(_zeros(words.nbytes), words.view(np.uint8).data)
 
     def digest(self, purpose: str, model: int, step: int, *, content: bytes) -> bytes:
@@ -104,7 +108,7 @@ class Secret:
             step: 0 ≤ step < 2^96.
             content: any.
         """
-        key = _key(self.value, purpose, model, 32)
+        key = self.key(purpose, model, 32)
         return hashlib.blake2b(step.to_bytes(12, "little") + content, key=key, digest_size=16).digest()
 
     def torch(self, purpose: str, model: int = 0, step: int = 0) -> torch.Generator:
@@ -116,7 +120,7 @@ class Secret:
 
         generator = torch.Generator()
         state = generator.get_state().numpy()
-        words = hashlib.shake_128(self._message(purpose, model, step)).digest(4 * TORCH_STATE_WORDS)
+        words = self.torch_words(purpose, model, step)
         end = TORCH_STATE_OFFSET + 8 * TORCH_STATE_WORDS
         state[TORCH_STATE_OFFSET:end].view(np.uint64)[:] = np.frombuffer(words, dtype=np.uint32)
         generator.set_state(torch.from_numpy(state))
@@ -133,8 +137,35 @@ class Secret:
         """A keyed hash (HMAC-SHA256): names private content without letting anyone test a guess about it."""
         return hmac.new(self.value, content, hashlib.sha256).hexdigest()
 
-    def _message(self, purpose: str, model: int, step: int) -> bytes:
-        return self.value + f"{purpose}/{model}/{step}".encode()
+    def sealed(self, content: str) -> Secret:
+        """A secret of its own for a content: by its keyed hash."""
+        return Secret(bytes.fromhex(self.seal(content.encode()))[:SECRET_BYTES], user_chosen=self.user_chosen)
+
+    def key(self, purpose: str, model: int, size: int) -> bytes:
+        """The key of all draws for a purpose and a model but those of `torch`; nothing else follows from it.
+
+        Args:
+            purpose: names the use.
+            model: the model's number in the fleet.
+            size: in bytes.
+        """
+        return _key(self.value, purpose, model, size)
+
+    def torch_words(self, purpose: str, model: int, step: int) -> bytes:
+        """The state of the generator that `torch` gives; nothing else follows from it."""
+        message = self.value + f"{purpose}/{model}/{step}".encode()
+        return hashlib.shake_128(message).digest(4 * TORCH_STATE_WORDS)
+
+
+@contextmanager
+def standing_in(secrets: Mapping[Path, Secret]) -> Iterator[None]:
+    """Has other secrets loaded in the place of files, which need not be there, until the block ends."""
+    _stand_ins.update((path.absolute(), secret) for path, secret in secrets.items())
+    try:
+        yield
+    finally:
+        for path in secrets:
+            del _stand_ins[path.absolute()]
 
 
 @lru_cache(maxsize=4096)

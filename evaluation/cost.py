@@ -21,7 +21,7 @@ from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehears
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import answer_paths, stamp
-from palisade.targets import workers
+from palisade.targets import engines
 from palisade.targets.run import Run, canonical
 
 ASKED_RECORDS = 512
@@ -181,7 +181,7 @@ def answer_time(run: Run) -> AnswerTime:
 
 def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:
     """Prints a line per run and the total: runs side by side, as many as there are processes."""
-    processes = max(1, min(workers.count("auto"), sum(1 for cost in costs if cost.seconds)))
+    processes = max(1, min(engines.count("auto"), sum(1 for cost in costs if cost.seconds)))
     minutes = [cost.minutes for cost in costs]
     start = START_SECONDS / 60 if any(minutes) else 0.0
     table = empty_table()

@@ -12,6 +12,7 @@ from pydantic import Field
 from palisade.data.records import name_of
 from palisade.data.settings import ABSENT_VALUE, check_group, check_numbers, place, validated
 from palisade.fields import CheckedFields, as_written, field_names
+from palisade.targets.config import DEFAULT_ENGINE
 
 OTHER_COMMANDS = ("audit", "search", "study")
 """Groups that ask for something else than a report on runs."""
@@ -43,6 +44,7 @@ class EvaluationSettings(CheckedFields):
         study: settings of a study.
         search: settings of a search.
         device: where models are asked; see `targets.device.choose`.
+        engine: node of the engine that attacks runs.
         plan: only say what the evaluation of runs would cost.
         quiet: show no progress.
         command: that asked for it, for reports.
@@ -70,6 +72,7 @@ class EvaluationSettings(CheckedFields):
     study: Mapping[str, Any] | None = None
     search: Mapping[str, Any] | None = None
     device: str = "auto"
+    engine: Mapping[str, Any] = field(default_factory=lambda: DEFAULT_ENGINE)
     plan: bool = False
     quiet: bool = False
     command: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership, Split
-from palisade.targets import progress, workers
+from palisade.targets import engines, progress
 from palisade.targets.checkpoints import discard_partly_written, weights_path
 from palisade.targets.digests import write_weights
 from palisade.targets.files import file_lock, replacing
@@ -110,12 +109,11 @@ class Stage:
             discard_partly_written(self.folder)
             parts = chunks(self.missing(guard, wanted), config["fleet"]["at_once"])
             items = [(config, str(self.run), self.name, guard, models) for models in parts]
-            nested = multiprocessing.parent_process() is not None
-            if not nested:
+            if not engines.worker.is_at_work():
                 progress.begin(
                     f"{self.run.name}: trains up to {wanted} further shadows of model {self.name.split('/')[0]}"
                 )
-            for _ in workers.run(train_shadows, items, 1 if nested else workers.count_training("auto")):
+            for _ in engines.run(train_shadows, items, "auto", [self.run]):
                 pass  # files are all that workers leave
 
     def load(self, config: Mapping[str, Any], dataset: Dataset, guard: Guard, wanted: int) -> Guarded:

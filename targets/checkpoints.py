@@ -53,10 +53,18 @@ def written_together(folder: Path, models: Sequence[int]) -> Iterator[None]:
     journal.unlink()
 
 
-def discard_partly_written(folder: Path) -> None:
-    """Removes the models of stacks whose writing was cut short, so that each of them is trained as a whole again."""
+def discard_partly_written(folder: Path, models: Sequence[int] | None = None) -> None:
+    """Removes the models of stacks whose writing was cut short, so that each of them is trained as a whole again.
+
+    Args:
+        folder: of the run.
+        models: of these stacks alone; None: of all, while nobody writes any.
+    """
     for journal in folder.glob(f"models/{JOURNAL_PREFIX}-*"):
-        for model in journal.read_text().split():
+        stack = journal.read_text().split()
+        if models is not None and not {*map(int, stack)} <= {*models}:
+            continue
+        for model in stack:
             for path in folder.glob(f"models/{model}.*"):
                 path.unlink()
         journal.unlink()

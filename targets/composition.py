@@ -15,7 +15,10 @@ from palisade.targets.progress import one_line_warnings
 
 NAMED_GROUPS = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
-RELEASE_SETTINGS = ("ship", "ship_unaudited", "guard", "release", "released", "secret", "device", "quiet", "verbose")
+RELEASE_SETTINGS = (
+    *("ship", "ship_unaudited", "guard", "release", "released", "secret"),
+    *("device", "engine", "quiet", "verbose"),
+)
 """Settings that a release takes; all others are those of its run."""
 
 

@@ -12,6 +12,8 @@ from palisade.fields import as_written
 
 CONF_FOLDER = Path(__file__).parents[1].resolve() / "conf"
 """Where Hydra composes settings from."""
+DEFAULT_ENGINE: Mapping[str, Any] = {"_target_": "palisade.targets.engines.local.LocalEngine"}
+"""Node of the engine of programs that name none."""
 DEFAULT_GUESSED_SHARE = 0.1
 """Of the canaries, guessed at either end where a run recorded none before it was trained."""
 AtEitherEnd = Annotated[float, Field(gt=0, le=0.5, examples=[DEFAULT_GUESSED_SHARE])]

@@ -24,7 +24,7 @@ from palisade.data.split import Split
 from palisade.fields import CheckedFields
 from palisade.targets import progress
 from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.device import trainer_arguments
+from palisade.targets.engines import together
 from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
 from palisade.targets.stacks import stack, unstack
@@ -288,9 +288,9 @@ class Fitter:
         for start in range(0, len(self.models), self.at_once):
             rows = slice(start, start + self.at_once)
             members = [split.pool[row] for row in membership[rows]]
-            together = replace(self, models=self.models[rows])
+            side_by_side = replace(self, models=self.models[rows])
             taught = None if soft_labels is None else soft_labels[rows]
-            trained, taking_part, snapshots = together._train_together(members, split, taught)
+            trained, taking_part, snapshots = side_by_side._train_together(members, split, taught)
             states += trained
             callbacks += taking_part
             checkpoints += snapshots.of_models(trained)
@@ -311,10 +311,13 @@ class Fitter:
         networks = [self.initial_network(k) for k in models]
         network = stack(networks) if stacked else networks[0]
         sampler = self.defense.sampler(members, models, self, split)
+        sampler.take_share(together.rank(), together.size())
+        device = together.own_device(self.device)
+        of_process = self.secret.stage(f"process {together.rank()}") if together.rank() else self.secret
         module = Target(
             network,
             inputs=lambda batch, step: self.defense.inputs(
-                batch, Draws(secret=self.secret, models=models, step=step, stacked=stacked, device=self.device)
+                batch, Draws(secret=of_process, models=models, step=step, stacked=stacked, device=device)
             ),
             loss=self.defense.loss,
             optimizer=self.recipe.make_optimizer,
@@ -340,7 +343,7 @@ class Fitter:
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
                 max_steps=-1 if self.steps is None else self.steps,
-                **trainer_arguments(self.device),
+                **together.trainer_arguments(self.device),
                 callbacks=[*callbacks, snapshots, *following],
                 logger=False,
                 log_every_n_steps=0,
@@ -348,9 +351,7 @@ class Fitter:
                 enable_progress_bar=self.verbose,
                 enable_model_summary=self.verbose,
             )
-            gather = Gather(
-                self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels, device=self.device
-            )
+            gather = Gather(self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels, device=device)
             try:
                 trainer.fit(module, training_loader(gather, sampler))
             except SystemExit as interrupt:  # Lightning's answer to Ctrl-C, which it then ignores

@@ -12,7 +12,7 @@ import numpy as np
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset
 from palisade.data.queries import augmented
-from palisade.targets import progress, workers
+from palisade.targets import engines, progress
 from palisade.targets.checkpoints import checkpoint_epochs, weights_path
 from palisade.targets.digests import is_removed, remove_weights
 from palisade.targets.files import write_json
@@ -181,16 +181,21 @@ class Job:
         if settled.get("per_record", "fast") != "fast":
             progress.say(f"{self.run.name}: per_record={settled['per_record']}, which is slower: {settled['reason']}")
 
+    @property
+    def _recipe(self) -> Mapping[str, Any]:
+        """The settings for workers, which have no use for the text of the secret."""
+        return {**self.settings.plain, "secret": None}
+
     def _train_models(self, missing: list[int]) -> None:
         from palisade.targets.training import chunks, for_device, train_models
 
         if not missing:
             return
-        processes = workers.count_training(self.settings.fleet.workers)
-        config = for_device(self.settings.plain, self.dataset, self.run.folder, processes=processes)
+        sharing = engines.sharing(self.settings.fleet.workers)
+        config = for_device(self._recipe, self.dataset, self.run.folder, processes=sharing)
         parts = chunks(missing, config["fleet"]["at_once"])
         items = [(config, str(self.run.folder), self.run.name, models, self.saver) for models in parts]
-        for _ in workers.run(train_models, items, processes):
+        for _ in engines.run(train_models, items, self.settings.fleet.workers, [self.run.folder]):
             pass  # files are all that workers leave
 
     def _is_saved(self, model: int) -> bool:
@@ -200,8 +205,8 @@ class Job:
         """Of models that were trained before; weights go when the signals of all are there, and nobody reads them."""
         if self.saver is None or not unsaved:
             return
-        items = [(self.settings.plain, str(self.run.folder), self.saver, [k]) for k in unsaved]
-        for _ in workers.run(save_signals, items, workers.count_training(self.settings.fleet.workers)):
+        items = [(self._recipe, str(self.run.folder), self.saver, [k]) for k in unsaved]
+        for _ in engines.run(save_signals, items, self.settings.fleet.workers, [self.run.folder]):
             pass
         if self.settings.fleet.keep == "signals":
             with self.run.unread() as unread:
@@ -218,8 +223,8 @@ class Job:
         if unguarded:
             from palisade.targets.training import fit_guard
 
-            items = [(self.settings.plain, str(self.run.folder), guard, [k]) for guard, k in unguarded]
-            for _ in workers.run(fit_guard, items, workers.count_training(self.settings.fleet.workers)):
+            items = [(self._recipe, str(self.run.folder), guard, [k]) for guard, k in unguarded]
+            for _ in engines.run(fit_guard, items, self.settings.fleet.workers, [self.run.folder]):
                 pass
 
 

@@ -13,7 +13,7 @@ from palisade.data.records import Source
 from palisade.data.secret import Secret
 from palisade.data.settings import instantiated
 from palisade.data.split import Membership
-from palisade.targets import workers
+from palisade.targets import engines
 from palisade.targets.config import CONF_FOLDER
 from palisade.targets.defaults import of_size
 from palisade.targets.guards.registry import make_guard
@@ -48,7 +48,7 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         "folder": str(run.folder),
         "models": models,
         "missing": len(missing),
-        "minutes": len(missing) * seconds / workers.count_training(settings["fleet"]["workers"]) / 60,
+        "minutes": len(missing) * seconds / engines.count(settings["fleet"]["workers"]) / 60,
         "megabytes": BYTES_PER_FLOAT * models * numbers / 1e6,
     }
 

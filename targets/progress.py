@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -39,11 +39,53 @@ LOG_FILE = "train.log"
 LOGGED_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 
 
+@dataclass
+class WorkerNotes:
+    """Lines of a worker that does not share the files and the terminal of the command that started it.
+
+    Args:
+        reports: lines of progress.
+        log: folder of the run, and what is appended to its log.
+    """
+
+    reports: list[tuple[str, int, bool]] = field(default_factory=list)
+    log: list[tuple[Path, str]] = field(default_factory=list)
+
+    def deliver(self) -> None:
+        """Appends all of it where it belongs."""
+        for run, models, cached in self.reports:
+            report(run, models, cached=cached)
+        for folder, line in self.log:
+            _append(folder, line)
+
+
+_notes: WorkerNotes | None = None
+
+
+@contextmanager
+def noting(notes: WorkerNotes) -> Iterator[None]:
+    """Collects what is said within the block, instead of writing it."""
+    global _notes
+    _notes = notes
+    try:
+        yield
+    finally:
+        _notes = None
+
+
 def report(run: str, models: int, *, cached: bool = False) -> None:
     """Appends that `models` models of a run are ready; one short write, so concurrent processes do not mix."""
-    if (path := os.environ.get(PROGRESS_VARIABLE)) is not None:
+    if _notes is not None:
+        _notes.reports.append((run, models, cached))
+    elif (path := os.environ.get(PROGRESS_VARIABLE)) is not None:
         with suppress(OSError), Path(path).open("a") as file:  # a full disk stops the line, not the models
             file.write(f"{run}\t{models}\t{int(cached)}\n")
+
+
+def report_again(run: str, models: int) -> None:
+    """Reports what a worker that died has done, if its own report was lost with it."""
+    if _notes is not None and models:
+        report(run, models)
 
 
 def say(line: str) -> None:
@@ -195,7 +237,7 @@ class RunLog:
         """Adds a line; a log that cannot be written stops nothing."""
         if self.verbose:
             print(f"{self.folder.name}: {line}", file=sys.stderr, flush=True)
-        self._append(line)
+        _append(self.folder, _stamped(line))
 
     def start(self, wanted: int, missing: int) -> None:
         """Says how much is to be done, and by what.
@@ -211,10 +253,18 @@ class RunLog:
     def timed(self, what: str) -> Iterator[None]:
         """Adds how long the block took, once it ended well, and what was warned of in it."""
         started = time.monotonic()
-        with one_line_warnings(also=self._append):
+        with one_line_warnings(also=lambda line: _append(self.folder, _stamped(line))):
             yield
         self.add(f"{what} in {time.monotonic() - started:.1f} s")
 
-    def _append(self, line: str) -> None:
-        with suppress(OSError), (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
+
+def _stamped(line: str) -> str:
+    return f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}"
+
+
+def _append(folder: Path, line: str) -> None:
+    if _notes is not None:
+        _notes.log.append((folder, line))
+        return
+    with suppress(OSError), (folder / LOG_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")

@@ -11,7 +11,7 @@ from palisade.data.canaries import Canaries
 from palisade.data.settings import check_group, check_numbers, validated
 from palisade.data.split import Membership, Roles
 from palisade.fields import CheckedFields, Seed, as_written
-from palisade.targets.config import CONF_FOLDER, AtEitherEnd
+from palisade.targets.config import CONF_FOLDER, DEFAULT_ENGINE, AtEitherEnd
 from palisade.targets.recipe import FleetSettings
 
 
@@ -43,6 +43,7 @@ class TrainSettings(CheckedFields):
         ship_unaudited: train a release of a run that was never attacked.
         release: who will hold the release.
         device: where models are trained; see `device.choose`.
+        engine: node of the engine that trains them.
         plan: say what would be trained, and train nothing.
         quiet: show no progress.
         verbose: show Lightning's bars and notices, and what goes into the run's log.
@@ -72,6 +73,7 @@ class TrainSettings(CheckedFields):
     ship_unaudited: bool = False
     release: Mapping[str, Any]
     device: str = "auto"
+    engine: Mapping[str, Any] = field(default_factory=lambda: DEFAULT_ENGINE)
     plan: bool = False
     quiet: bool = False
     verbose: bool = False

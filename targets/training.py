@@ -19,9 +19,10 @@ from palisade.data.secret import Secret
 from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
-from palisade.targets.checkpoints import weights_path, written_together
+from palisade.targets.checkpoints import checkpoint_epochs, discard_partly_written, weights_path, written_together
 from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
+from palisade.targets.engines import together
 from palisade.targets.files import write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.guards.guard import Guard
@@ -182,7 +183,7 @@ def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
 def train_models(
     config: Mapping[str, Any], folder: str, name: str, models: Sequence[int], saver: SignalSaver | None = None
 ) -> None:
-    """Trains some models of a run and writes them, those of a stack all or none.
+    """Trains some models of a run and writes them, those of a stack all or none; those that are there stay.
 
     Before the first of them it writes `summary.json`: the statement and the defense's strength.
 
@@ -195,29 +196,68 @@ def train_models(
     """
     torch.set_num_threads(1)  # more threads than processes have cores slow everything down many times over
     dataset = from_config(config)
+    models = untrained(config, dataset, Path(folder), name, models, saver)
+    if not models:
+        return
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
     fitter = make_fitter(config, dataset, secret, models, membership, settled(Path(folder)))
     fitter = replace(fitter, tracker=Tracker.of(config, Path(folder)))
     log = RunLog(folder=Path(folder), verbose=fitter.verbose)
-    for start in range(0, len(models), fitter.at_once):
-        part = replace(fitter, models=models[start : start + fitter.at_once])
-        with log.timed(f"models {', '.join(map(str, part.models))} trained"):
-            fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
-        check_finite(part.models, fleet)
-        statement = complete_statement(fitter, fleet)
-        strength = fitter.defense.strength
-        summary = {
-            "statement": statement.to_json(),
-            "strength": None if strength is None else str(strength),  # as text: JSON knows no infinity
-            "attacks": list(fitter.defense.attacks),
-            "canaries": list(fitter.defense.canaries),
-        }
-        write_json(Path(folder) / "summary.json", summary)
-        write_fleet(Path(folder), part.models, fleet)
-        if saver is not None:
-            put_away(saver, config, dataset, Path(folder), part.models)
-        progress.report(name, len(fleet))
+    with together.processes(train_along, (config, folder, models)):
+        for part in parts(fitter):
+            with log.timed(f"models {', '.join(map(str, part.models))} trained"):
+                fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
+            check_finite(part.models, fleet)
+            statement = complete_statement(fitter, fleet)
+            strength = fitter.defense.strength
+            summary = {
+                "statement": statement.to_json(),
+                "strength": None if strength is None else str(strength),  # as text: JSON knows no infinity
+                "attacks": list(fitter.defense.attacks),
+                "canaries": list(fitter.defense.canaries),
+            }
+            write_json(Path(folder) / "summary.json", summary)
+            write_fleet(Path(folder), part.models, fleet)
+            if saver is not None:
+                put_away(saver, config, dataset, Path(folder), part.models)
+            progress.report(name, len(fleet))
+
+
+def train_along(config: Mapping[str, Any], folder: str, models: Sequence[int]) -> None:
+    """Trains these models as one of several processes that train them together, and writes nothing."""
+    torch.set_num_threads(1)
+    dataset, secret = from_config(config), Secret.load(Path(folder) / "private" / "secret")
+    membership = Membership(**config["membership"])
+    for part in parts(make_fitter(config, dataset, secret, models, membership, settled(Path(folder)))):
+        part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
+
+
+def parts(fitter: Fitter) -> Iterator[Fitter]:
+    """Fitters of the models that are trained as one stack each."""
+    for start in range(0, len(fitter.models), fitter.at_once):
+        yield replace(fitter, models=fitter.models[start : start + fitter.at_once])
+
+
+def untrained(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    folder: Path,
+    name: str,
+    models: Sequence[int],
+    saver: SignalSaver | None,
+) -> list[int]:
+    """Models that a worker before this one, which died, has not trained; of all others the signals are there then."""
+    discard_partly_written(folder, models)
+    checkpoints = checkpoint_epochs(Recipe.of(config).epochs, config["fleet"].get("keep_checkpoints", 0))
+    paths = {k: [weights_path(folder, k, epoch) for epoch in (*checkpoints, None)] for k in models}
+    there = [k for k in models if all(path.exists() for path in paths[k])]
+    if saver is not None and there:
+        put_away(saver, config, dataset, folder, there)
+    if saver is not None and config["fleet"]["keep"] == "signals":
+        there = [k for k in models if saver.is_saved(folder, k)]
+    progress.report_again(name, len(there))
+    return [k for k in models if k not in there]
 
 
 def write_fleet(folder: Path, models: Sequence[int], fleet: Fleet) -> None:

@@ -18,7 +18,7 @@ from palisade.data.dataset import Dataset, from_config
 from palisade.data.labels import largest_share
 from palisade.data.settings import validated
 from palisade.fields import as_written
-from palisade.targets import progress, workers
+from palisade.targets import engines, progress
 from palisade.targets.config import DEFAULT_GUESSED_SHARE, validate_guessed_records
 from palisade.targets.defaults import dense_name, public_size
 from palisade.targets.files import write_json
@@ -146,9 +146,9 @@ class Trials:
                         progress.report(trial.run.name, models - before, cached=True)
                 for trial in missing:
                     trial.run.create(trial.settings, trial.settings["secret"], self.dataset)
-                items = [(trial.settings, str(trial.run.folder), models) for trial in missing]
-                if items:
-                    list(workers.run(try_out, items, workers.count_training(self.settings.fleet.workers)))
+                items = [({**trial.settings, "secret": None}, str(trial.run.folder), models) for trial in missing]
+                folders = [trial.run.folder for trial in missing]
+                list(engines.run(try_out, items, self.settings.fleet.workers, folders))
                 before = models
         return True
 

@@ -114,15 +114,15 @@ def empty_figure(drawn: object, form: str) -> bytes:
 
 def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, streams: list[str], drawn: bool) -> None:
     from palisade.evaluation.figures import style
-    from palisade.targets import workers
+    from palisade.targets import engines
 
     if not drawn:
         style._render = empty_figure
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(folder)
-    asked = workers.count
-    workers.count = lambda number: 1 if number == "auto" else asked(number)
+    asked = engines.count
+    engines.count = lambda number: 1 if number == "auto" else asked(number)
     subprocess.run = _python
     _run(script, words, path)
 

@@ -73,11 +73,11 @@ def installed_once() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def one_worker() -> Iterator[None]:
     """Worker processes, which import torch anew, are for the tests that ask for a number of them."""
-    from palisade.targets import workers
+    from palisade.targets import engines
 
-    count = workers.count
+    count = engines.count
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "count", lambda asked: 1 if asked == "auto" else count(asked))
+        patch.setattr(engines, "count", lambda asked: 1 if asked == "auto" else count(asked))
         yield
 
 

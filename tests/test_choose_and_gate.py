@@ -16,7 +16,7 @@ from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation import comparison
 from palisade.evaluation.result import Result
-from palisade.targets import workers
+from palisade.targets import engines
 from palisade.targets.statement import Statement
 from palisade.train import composed, train_run
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("gate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(workers, "count", lambda workers: 1)
+        patch.setattr(engines, "count", lambda workers: 1)
         train_run(composed(*SMALL_SETTINGS))
         train_run(composed(*SMALL_SETTINGS, "guard=topk", "guard.k=3"))
         train_run(composed(*SMALL_SETTINGS, "defense=l2", "defense.weight_decay=0.1"))

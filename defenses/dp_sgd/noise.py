@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from palisade.data.placement import sent
-from palisade.data.secret import SECRET_BYTES, Secret, Stream
+from palisade.data.secret import Secret, Stream
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.targets.workers import cores
+from palisade.targets.engines.local import cores
 
 VALUES_PER_BLOCK = 2**16
 """Numbers that are made at a time: few enough that they stay in the cache."""
@@ -85,7 +85,7 @@ def identities(
 
 def fit_secret(secret: Secret, identity: str) -> Secret:
     """The secret of one model's fit, by HMAC of what identifies it."""
-    return Secret(bytes.fromhex(secret.seal(identity.encode()))[:SECRET_BYTES], user_chosen=secret.user_chosen)
+    return secret.sealed(identity)
 
 
 def gaussian(

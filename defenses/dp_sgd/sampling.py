@@ -232,7 +232,7 @@ def poisson_loader(
     """
     sampler = getattr(loader, "sampler", None)
     if getattr(sampler, "poisson", False):
-        if world_size > 1:
+        if world_size > 1 and getattr(sampler, "processes", 1) != world_size:
             raise ValueError(
                 f"sampler={type(sampler).__name__}: expected one process, for which it samples; set devices=1"
             )

@@ -41,7 +41,7 @@ from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
 from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES, Utility, measures
-from palisade.targets import progress, workers
+from palisade.targets import engines, progress
 from palisade.targets.config import validate_guessed_records
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
@@ -182,7 +182,7 @@ def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
     if missing:
         with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
             items = [(run.folder, run.guard, protocol) for run in missing]
-            measured = dict(workers.run(measure_and_keep, items, workers.count("auto")))
+            measured = dict(engines.run(measure_and_keep, items, "auto", [run.folder for run in missing]))
     # Another evaluation may have put its own in the place of what was just measured.
     results = (measured.get((run.folder, run.guard)) or stored_result(run, protocol) for run in runs)
     return [result for result in results if result is not None]

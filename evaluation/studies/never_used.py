@@ -26,7 +26,7 @@ from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
 from palisade.evaluation.subjects.saved_records import SavedRecords, read
 from palisade.evaluation.subjects.subject import FleetSubject
-from palisade.targets import progress, workers
+from palisade.targets import engines, progress
 from palisade.targets.run import Run, canonical
 
 OUTSIDER_ROLES = ("test", "population", "reference", "validation")
@@ -160,7 +160,7 @@ def never_used_rows(runs: Sequence[Run], protocol: AttackProtocol, out: str) -> 
     titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in compared])
     items = [(place, run, protocol, out, titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
-        measured = dict(workers.run(outsider_rows_of, items, workers.count("auto")))
+        measured = dict(engines.run(outsider_rows_of, items, "auto", [run.folder for run in compared]))
     return [row for place in range(len(items)) for row in measured[place]]  # workers finish in any order
 
 

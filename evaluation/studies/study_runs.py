@@ -28,7 +28,7 @@ from palisade.evaluation.studies.studies import (
     study_tables,
 )
 from palisade.fields import CheckedFields, as_written, remedy
-from palisade.targets import progress, workers
+from palisade.targets import engines, progress
 from palisade.targets.files import write
 from palisade.targets.guards.top_k import holds_back
 from palisade.targets.run import Run
@@ -113,7 +113,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
         items = [(run, source.name, source, protocol) for run in runs for source in runs if run.guard == source.guard]
     with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
         work = [(place, *item) for place, item in enumerate(items)]
-        measured = dict(workers.run(attacked, work, workers.count("auto")))
+        measured = dict(engines.run(attacked, work, "auto", [run.folder for run in runs]))
     measurements = [measured[place] for place in range(len(items))]  # workers finish in any order
     first = {run.name: result for (run, *_), result in zip(reversed(items), reversed(measurements), strict=True)}
     titles = dict(zip(first, labels(list(first.values())), strict=True))

@@ -172,7 +172,7 @@ def test_memory_grows_with_blocks_up_to_their_size() -> None:
 
 
 def test_runs_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costing.workers, "count", lambda _: 2)
+    monkeypatch.setattr(costing.engines, "count", lambda _: 2)
     each = {"models": 4, "memory": 500.0, "disk": 10.0}
     show_evaluation_costs([EvaluationCost(run=name, seconds={"a": 600.0}, **each) for name in "abc"])
     total = capsys.readouterr().out.splitlines()[-2].split()

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from palisade.commandline import EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
-from palisade.targets import workers
+from palisade.targets import engines
 from palisade.train import composed, run_single
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         np.savez(place / f"{name}.npz", logits=logits, labels=labels, features=rng.normal(size=(150, 2)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(workers, "count", lambda workers: 1)  # starting processes takes longer than what they do here
+        patch.setattr(engines, "count", lambda workers: 1)  # starting processes takes longer than what they do here
         trained("data=digits")
         trained("data=digits", "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=5")
         yield place

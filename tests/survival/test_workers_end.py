@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from commands import hear_interrupts
 
-from palisade.targets.workers import WORKER_KILLED
+from palisade.targets.engines.local import WORKER_KILLED
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 POOL_SCRIPT = """
 import sys, time
 from pathlib import Path
 from palisade.commandline import call
-from palisade.targets import workers
+from palisade.targets import engines
 from palisade.targets.progress import Progress, report
 
 def work(k):
@@ -30,7 +30,7 @@ def work(k):
 
 def main():
     with Progress(Path(sys.argv[1], "runs"), 3):
-        list(workers.run(work, [(0,), (1,), (2,)], 2))
+        list(engines.run(work, [(0,), (1,), (2,)], 2))
 
 if __name__ == "__main__":
     call(main)
@@ -91,8 +91,11 @@ def test_interrupt_is_one_line_and_ends_all_workers(parent, tmp_path):
     assert not alive(tmp_path) and not list((tmp_path / "runs").iterdir())
 
 
-def test_killed_worker_is_one_line(parent, tmp_path):
+def test_worker_killed_twice_is_one_line(parent, tmp_path):
+    first = alive(tmp_path)
+    os.kill(first[0], signal.SIGKILL)
+    wait_for(lambda: len({*alive(tmp_path)} - {*first}) == 2)
     os.kill(alive(tmp_path)[0], signal.SIGKILL)
     _, error = parent.communicate(timeout=60)
     assert parent.returncode == 2
-    assert error == f"error: {WORKER_KILLED}\n" and not alive(tmp_path)
+    assert error.splitlines()[1:] == [f"error: {WORKER_KILLED}"] and not alive(tmp_path)

@@ -36,7 +36,7 @@ TWO_ATTACKS = AttackProtocol(attacks={**CASCADING_ATTACK, "lira": {"_target_": "
 
 @pytest.fixture
 def trained(compose, monkeypatch):
-    monkeypatch.setattr("palisade.targets.workers.count", lambda workers: 1)
+    monkeypatch.setattr("palisade.targets.engines.count", lambda workers: 1)
     return lambda *overrides: Run(Path(train_run(compose(*SMALL_RUN, "fleet.models=6", *overrides))["folder"]))
 
 

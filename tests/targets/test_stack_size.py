@@ -14,8 +14,10 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.defenses.dp_sgd import fleets, noise
-from palisade.targets import stack_size, workers
+from palisade.targets import stack_size
 from palisade.targets.device import DEVICE_VARIABLE
+from palisade.targets.engines import local
+from palisade.targets.engines.local import LocalEngine
 from palisade.targets.run import Run
 from palisade.targets.stack_size import StepCost, best_size, known_sizes
 from palisade.targets.training import for_device, has_stacked_form, make_fitter
@@ -129,10 +131,11 @@ def test_on_a_cpu_nothing_is_measured(compose, monkeypatch, tmp_path):
 
 def test_one_process_uses_a_gpu(monkeypatch):
     monkeypatch.setenv(DEVICE_VARIABLE, SIMULATED_NAME)
-    monkeypatch.setattr(workers, "cores", lambda: 5)
-    assert (workers.count_training("auto"), workers.count_training(3)) == (1, 3)
+    monkeypatch.setattr(local, "cores", lambda: 5)
+    engine = LocalEngine()
+    assert [engine.count("auto"), engine.count(3)] == [engine.sharing("auto"), engine.sharing(3)] == [1, 3]
     monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
-    assert workers.count_training(3) == 3
+    assert [engine.count("auto"), engine.count(3)] == [5, 3]
 
 
 def test_a_network_of_ones_own_is_trained_alone(compose):

@@ -1,0 +1,250 @@
+"""Ray: a task for each chunk of models, on machines that share no folder; results come through the object store."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from palisade.data.dataset import data_settings, from_config
+from palisade.data.derived import KeyQuestion, answer
+from palisade.data.secret import Secret
+from palisade.fields import Count, NonNegative, Positive
+from palisade.targets.device import DEVICE_VARIABLE
+from palisade.targets.engines.engine import WorkEngine
+from palisade.targets.engines.parcel import SECRET_PATH, Parcel, loaded, packed, pickled
+from palisade.targets.run import Run
+
+Result = TypeVar("Result")
+
+MAX_RETRIES = 3
+"""Of a task whose worker or node died: nodes of clusters come and go."""
+MAX_WAITING_WORKERS = 10_000
+"""Workers that may wait for keys at a time."""
+
+_session: RaySession | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayEngine(WorkEngine):
+    """Tasks of a Ray cluster, each with a copy of what it reads; the driver writes what they return.
+
+    Data are shipped once a node. The secret of a run stays with the driver, which derives the keys of models as tasks
+    ask for them. Whoever runs the cluster can read records, models and these keys: it is inside the trust boundary.
+
+    Args:
+        address: of the cluster; auto: the one that is running here; local: one that ends with the command.
+        cpus: cores of a task; a model is trained by one thread.
+        gpus: of a task; fractions share one, each with that part of its memory.
+        tasks: how many run at a time, unless `fleet.workers` is a number.
+    """
+
+    address: str = "auto"
+    cpus: Positive = 1
+    gpus: NonNegative = 0
+    tasks: Count = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if importlib.util.find_spec("ray") is None:
+            raise ValueError("engine=ray: expected the package ray; pip install -e '.[ray]'")
+        if self.devices_per_model > 1:
+            raise ValueError(
+                f"devices_per_model={self.devices_per_model}: expected 1 with engine=ray, whose tasks are single"
+                " processes; set it, or choose engine=local or slurm"
+            )
+
+    def count(self, workers: int | str) -> int:
+        """Number of tasks that run at a time, if the cluster has room for them."""
+        return workers if isinstance(workers, int) else self.tasks
+
+    def run(
+        self, function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int, folders: Sequence[Path]
+    ) -> Iterator[Result]:
+        """Yields results as tasks end; what a dead worker or node leaves is run again by another."""
+        import ray
+
+        session = self._connected()
+        places = {session.number(folder): folder for folder in folders}
+        contents = {number: ray.put(packed(folder)) for number, folder in places.items()}
+        left = list(reversed(items))
+        running: list[Any] = []
+        try:
+            while left or running:
+                while left and len(running) < workers:
+                    running.append(self._submitted(session, (function, left.pop()), places, contents))
+                (ended, *_), running = ray.wait(running, num_returns=1)
+                outcome, changes = loaded(_result(ended), places)
+                for number, changed in changes.items():
+                    changed.apply(places[number])
+                yield outcome.delivered()
+        except BaseException:
+            for task in running:
+                with suppress(Exception):
+                    ray.cancel(task, force=True)
+            raise
+
+    def stop(self) -> None:
+        """Leaves the cluster."""
+        disconnect()
+
+    def _submitted(
+        self, session: RaySession, work: Any, places: Mapping[int, Path], contents: Mapping[int, Any]
+    ) -> Any:
+        content, numbers = pickled(work, places)
+        datasets = {text: ref for n in numbers for text, ref in session.datasets(places[n], work[1]).items()}
+        parcel = Parcel(
+            work=content,
+            names={number: places[number].name for number in numbers},
+            user_chosen={number: session.secrets[number].user_chosen for number in numbers},
+            data_settings=tuple(datasets),
+            device=os.environ.get(DEVICE_VARIABLE, "cpu"),
+        )
+        task = session.task.options(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=MAX_RETRIES)
+        shipment = (*(contents[number] for number in numbers), *datasets.values())
+        return task.remote(parcel, self.gpus, session.desk, *shipment)
+
+    def _connected(self) -> RaySession:
+        global _session
+        if _session is None:
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+            import ray
+
+            try:
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+            except ConnectionError as error:
+                raise ValueError(
+                    f"engine.address={self.address}: expected a Ray cluster that runs ({error}); start one with"
+                    " `ray start --head`, or choose engine.address=local"
+                ) from error
+            _session = RaySession()
+            atexit.register(disconnect)
+        return _session
+
+
+def disconnect() -> None:
+    """Leaves the cluster; tasks of this command end."""
+    global _session
+    if _session is not None:
+        import ray
+
+        _session = None
+        ray.shutdown()
+
+
+class RaySession:
+    """The driver's side of a cluster: what was shipped there, and the desk where tasks ask for keys."""
+
+    def __init__(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        desk = ray.remote(KeyDesk).options(num_cpus=0, max_concurrency=MAX_WAITING_WORKERS, scheduling_strategy=here)
+        self.desk: Any = desk.remote()
+        self.task: Any = ray.remote(carried_out)
+        self.folders: list[Path] = []
+        self.secrets: list[Secret] = []
+        self._shipped: dict[str, Any] = {}
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def number(self, folder: Path) -> int:
+        """Number by which tasks know a run."""
+        if folder not in self.folders:
+            self.folders.append(folder)
+            self.secrets.append(Secret.load(folder / SECRET_PATH))
+        return self.folders.index(folder)
+
+    def datasets(self, folder: Path, item: Sequence[Any]) -> dict[str, Any]:
+        """References to the data of a run, by the settings that its configuration and the item hold of them."""
+        import ray
+
+        configs = [value for value in item if isinstance(value, Mapping) and "data" in value] + [Run(folder).config]
+        texts = [data_settings(config) for config in configs]
+        ref = next((self._shipped[text] for text in texts if text in self._shipped), None)
+        if ref is None:
+            ref = ray.put(from_config(configs[0]))
+        self._shipped |= dict.fromkeys(texts, ref)
+        return dict.fromkeys(texts, ref)
+
+    def _answer(self) -> None:
+        """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""
+        import ray
+
+        with suppress(Exception):
+            while True:
+                asked, number, question = ray.get(self.desk.next.remote())
+                self.desk.reply.remote(asked, answer(self.secrets[number], question))
+
+
+class KeyDesk:
+    """Hands questions of tasks to the driver, and its answers back: an actor, which holds no secret."""
+
+    def __init__(self) -> None:
+        self.questions: asyncio.Queue[tuple[int, int, KeyQuestion]] = asyncio.Queue()
+        self.waiting: dict[int, asyncio.Future[bytes]] = {}
+        self.asked = 0
+
+    async def ask(self, number: int, question: KeyQuestion) -> bytes:
+        """The key that a task asks for, of the run of a number."""
+        self.asked += 1
+        asked, answered = self.asked, asyncio.get_running_loop().create_future()
+        self.waiting[asked] = answered
+        await self.questions.put((asked, number, question))
+        return await answered
+
+    async def next(self) -> tuple[int, int, KeyQuestion]:
+        """A question that was not answered yet, as soon as there is one."""
+        return await self.questions.get()
+
+    async def reply(self, asked: int, key: bytes) -> None:
+        """Gives the answer to whoever asked."""
+        self.waiting.pop(asked).set_result(key)
+
+
+def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> bytes:
+    """The task.
+
+    Args:
+        parcel: what is to be done.
+        gpu_share: part of a GPU, or how many.
+        desk: where keys are asked for.
+        shipment: files of every run, then data sets.
+    """
+    import ray
+
+    if 0 < gpu_share < 1:
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
+
+    def ask(number: int, question: KeyQuestion) -> bytes:
+        return bytes(ray.get(desk.ask.remote(number, question)))
+
+    return parcel.carried_out(ask, shipment[: len(parcel.names)], shipment[len(parcel.names) :])
+
+
+def _result(task: Any) -> bytes:
+    """What a task returned.
+
+    Raises:
+        ChildProcessError: if its workers died in every attempt.
+    """
+    import ray
+
+    try:
+        return bytes(ray.get(task))
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ChildProcessError(
+            f"a task of Ray died {MAX_RETRIES + 1} times ({reason}); give it more memory, or choose fewer engine.tasks"
+        ) from error

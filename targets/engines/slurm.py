@@ -1,0 +1,156 @@
+"""Slurm: an array of jobs through submitit, one for each chunk of models, in a folder that all nodes share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from palisade.fields import Count, CountFromZero, Positive
+from palisade.targets import progress
+from palisade.targets.engines import worker
+from palisade.targets.engines.engine import MAX_ATTEMPTS, WorkEngine
+
+if TYPE_CHECKING:
+    import submitit
+
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
+"""How often jobs are asked whether they have ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmEngine(WorkEngine):
+    """Jobs of Slurm, started on a node that may submit some; the command waits for them.
+
+    A job that is preempted, or runs into its time limit, is put into the queue again and goes on with the models that
+    it has not trained; one that dies is submitted once more. Runs lie in a folder that all nodes share.
+
+    Args:
+        cluster: slurm, or local: processes of this machine, to try it out.
+        partition: of the jobs; None: the cluster's own choice.
+        timeout_min: time limit of a job, in minutes.
+        mem_gb: memory of a job, in gigabytes.
+        cpus: cores of a job; a model is trained by one thread.
+        gpus: of a job.
+        jobs: how many run at a time, unless `fleet.workers` is a number.
+        parameters: others of submitit, such as `slurm_account`.
+    """
+
+    cluster: Literal["slurm", "local"] = "slurm"
+    partition: str | None = None
+    timeout_min: Count = 240
+    mem_gb: Positive = 4
+    cpus: Count = 1
+    gpus: CountFromZero = 0
+    jobs: Count = 64
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if importlib.util.find_spec("submitit") is None:
+            raise ValueError("engine=slurm: expected the package submitit; pip install -e '.[sweep]'")
+
+    def count(self, workers: int | str) -> int:
+        """Number of jobs that run at a time."""
+        return workers if isinstance(workers, int) else self.jobs
+
+    def run(
+        self, function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int, folders: Sequence[Path]
+    ) -> Iterator[Result]:
+        """Yields results as jobs end; a job whose node failed is submitted once more."""
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        if not items:
+            return
+        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].parents[1] if folders else None))
+        left = dict(enumerate(items))
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            jobs = self._submitted(function, left, workers, scratch)
+            reason = ""
+            try:
+                for place, job in self._ended(jobs):
+                    try:
+                        outcome: worker.Outcome = job.result()
+                    except (FailedJobError, UncompletedJobError) as error:
+                        reason = next(line for line in str(error).splitlines()[::-1] if line.strip("- "))
+                        continue
+                    result = outcome.delivered()
+                    del left[place]
+                    yield result
+            except BaseException:
+                for job in jobs.values():
+                    job.cancel(check=False)
+                raise
+            if not left:
+                shutil.rmtree(scratch, ignore_errors=True)
+                return
+            if attempt < MAX_ATTEMPTS:
+                progress.say(f"{len(left)} jobs died; what they left is submitted once more")
+        raise ChildProcessError(f"a job died twice ({reason}); its output is in {scratch}")
+
+    def _submitted(
+        self, function: Callable[..., Any], items: Mapping[int, tuple[Any, ...]], workers: int, scratch: Path
+    ) -> dict[int, submitit.Job[worker.Outcome]]:
+        import submitit
+
+        os.environ["OMP_NUM_THREADS"] = "1"  # jobs inherit it
+        executor = submitit.AutoExecutor(folder=scratch, cluster=self.cluster)
+        executor.update_parameters(
+            name="palisade",
+            timeout_min=self.timeout_min,
+            mem_gb=self.mem_gb,
+            cpus_per_task=self.cpus,
+            gpus_per_node=self.gpus,
+            slurm_array_parallelism=workers,
+            **({} if self.partition is None else {"slurm_partition": self.partition}),
+            **self.parameters,
+        )
+        count = len(items)
+        jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
+        return dict(zip(items, jobs, strict=True))
+
+    def _ended(self, jobs: Mapping[int, submitit.Job[Any]]) -> Iterator[tuple[int, submitit.Job[Any]]]:
+        from submitit.helpers import as_completed
+
+        places = {id(job): place for place, job in jobs.items()}
+        for job in as_completed(list(jobs.values()), poll_frequency=SECONDS_BETWEEN_LOOKS[self.cluster]):
+            yield places[id(job)], job
+
+
+class PreemptibleItem:
+    """Item of a job; on preemption submitit keeps `checkpoint()` and calls it again in a job of its own.
+
+    Args:
+        log: lines for the logs of runs, from before the preemption.
+    """
+
+    def __init__(self, log: Sequence[tuple[Path, str]] = ()) -> None:
+        self.notes = progress.WorkerNotes(log=list(log))
+        self.preempted = False
+
+    def __call__(self, function: Callable[..., Any], item: tuple[Any, ...]) -> worker.Outcome:
+        """Runs an item."""
+        outcome = worker.outcome(function, item, self.notes)
+        if self.preempted:  # submitit ends the process by SystemExit, which is no failure of the item
+            raise SystemExit(_exit_code(outcome.error))
+        return outcome
+
+    def checkpoint(self, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
+        """Follower of this job: what it has written stays, and its reports are made again."""
+        from submitit.helpers import DelayedSubmission
+
+        self.preempted = True
+        return DelayedSubmission(PreemptibleItem(self.notes.log), function, item)
+
+
+def _exit_code(error: BaseException | None) -> Any:
+    while error is not None and not isinstance(error, SystemExit):
+        error = error.__cause__ or error.__context__
+    return None if error is None else error.code

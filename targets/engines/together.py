@@ -1,0 +1,123 @@
+"""Several processes that train one model: each takes its share of every step's records, and all have its weights.
+
+They are started for a work item and end with it. The first of them is the worker itself, which alone writes anything.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from palisade.targets import device, progress
+
+if TYPE_CHECKING:
+    import torch
+
+PROCESSES_VARIABLE = "PALISADE_DEVICES_PER_MODEL"
+"""Variable of the environment, which workers share with the process that started them."""
+RANK_VARIABLE, SIZE_VARIABLE = "LOCAL_RANK", "PALISADE_TOGETHER"
+"""Variables of a process that trains together with others: its number, which Lightning reads too, and how many."""
+
+
+def choose(processes: int) -> None:
+    """Sets how many processes train a model, for this process and its workers from now on."""
+    os.environ[PROCESSES_VARIABLE] = str(processes)
+
+
+def size() -> int:
+    """Number of processes that train the present model together; 1 unless `processes` has started some."""
+    return int(os.environ.get(SIZE_VARIABLE, "1"))
+
+
+def rank() -> int:
+    """Number of this process among them; 0 writes."""
+    return int(os.environ[RANK_VARIABLE]) if size() > 1 else 0
+
+
+@contextmanager
+def processes(function: Callable[..., object], arguments: tuple[Any, ...]) -> Iterator[None]:
+    """Starts the other processes, if `choose` asked for any, and ends them with the block.
+
+    Args:
+        function: importable by name; trains the same models as the block does, and writes nothing.
+        arguments: plain values.
+    """
+    count = int(os.environ.get(PROCESSES_VARIABLE, "1"))
+    if count == 1:
+        yield
+        return
+    shared = {SIZE_VARIABLE: str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    before = dict(os.environ)
+    os.environ.update({**shared, RANK_VARIABLE: "0"})
+    context = multiprocessing.get_context("spawn")
+    others = [
+        context.Process(target=_helped, args=({**shared, RANK_VARIABLE: str(number)}, function, arguments))
+        for number in range(1, count)
+    ]
+    try:
+        for other in others:
+            other.start()
+        yield
+    finally:
+        _leave_group()
+        for other in others:
+            other.terminate()
+            other.join()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def trainer_arguments(chosen: torch.device) -> dict[str, Any]:
+    """Arguments of a Lightning `Trainer` for this process: alone on a device, or one of several by DDP."""
+    if size() == 1:
+        return device.trainer_arguments(chosen)
+    from pytorch_lightning.plugins.environments import LightningEnvironment
+    from pytorch_lightning.strategies import DDPStrategy
+
+    strategy = DDPStrategy(
+        parallel_devices=[own_device(chosen, number) for number in range(size())],
+        cluster_environment=LightningEnvironment(),
+        process_group_backend="nccl" if chosen.type == "cuda" else "gloo",
+        ddp_comm_hook=_summed,
+    )
+    return {"strategy": strategy, "accelerator": chosen.type, "use_distributed_sampler": False}
+
+
+def own_device(chosen: torch.device, number: int | None = None) -> torch.device:
+    """Device of one of the processes, by default of this one: GPUs one after the other, from the chosen one on."""
+    import torch
+
+    number = rank() if number is None else number
+    return torch.device("cuda", (chosen.index or 0) + number) if chosen.type == "cuda" else chosen
+
+
+def _summed(state: object, bucket: Any) -> Any:
+    """Sums gradients, of which every process has those of its records; DDP's own mean would divide them anew."""
+    import torch.distributed as dist
+
+    reduced = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+    return reduced.then(lambda future: future.value()[0])
+
+
+def _helped(environment: Mapping[str, str], function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(environment)
+    with progress.noting(progress.WorkerNotes()):  # the first process says the same
+        function(*arguments)
+    _leave_group()
+
+
+def _leave_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

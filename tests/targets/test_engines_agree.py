@@ -1,0 +1,106 @@
+"""Every engine gives the bytes of a plain loop, the same log and the same count of models, and loses nothing."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palisade.data.dataset import data_settings
+from palisade.data.derived import KeyQuestion, answer
+from palisade.targets import engines
+from palisade.targets.defaults import resolved
+from palisade.targets.engines import worker
+from palisade.targets.engines.parcel import Parcel, loaded, packed, pickled
+from palisade.targets.progress import Progress
+from palisade.targets.run import Run
+from palisade.targets.training import chunks, train_models
+from palisade.train import composed, train_run
+
+FLEET = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=32", "secret=unspoken", "quiet=true")
+NOISY_FLEET = (*FLEET, "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
+ON_SLURM = ("engine=slurm", "engine.cluster=local")
+
+
+def trained(folder: Path, *words: str) -> Run:
+    return Run(Path(train_run(composed(f"runs={folder}", *words))["folder"]))
+
+
+def weights(run: Run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run.folder / "models").glob("*.safetensors"))}
+
+
+def logged(run: Run) -> list[str]:
+    """Lines of the log of a run on models, in order, without times."""
+    lines = (run.folder / "train.log").read_text().splitlines()
+    return sorted(re.sub(r" in .* s$", "", line.split(" ", 1)[1]) for line in lines if "models" in line)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    engines.stop()
+    engines.choose({"_target_": "palisade.targets.engines.local.LocalEngine"})
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run of 32 models, trained one chunk after the other in this process."""
+    return trained(tmp_path_factory.mktemp("here"), *FLEET, "fleet.workers=1")
+
+
+@pytest.mark.parametrize("words", [("fleet.workers=2",), ON_SLURM], ids=["local", "slurm"])
+def test_engines_agree_to_the_byte(expected: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    with Progress(tmp_path, total=32) as line:
+        run = trained(tmp_path / "runs", *FLEET, *words)
+    assert len(weights(run)) == 32 and weights(run) == weights(expected)
+    assert logged(run) == logged(expected)
+    assert line.done == 32
+    assert not list((tmp_path / "runs").glob(".jobs*"))
+
+
+def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
+    """Outcome and changes of an item that travels as by Ray, without Ray; and all that travelled, there and back."""
+    content, numbers = pickled((function, item), {7: run.folder})
+    assert numbers == [7]
+    data, files = run.dataset, packed(run.folder)
+    texts = (data_settings(run.config), data_settings(item[0]))
+    parcel = Parcel(work=content, names={7: run.name}, user_chosen={7: True}, data_settings=texts, device="cpu")
+    secret, keys = run.secret, []
+
+    def ask(number: int, question: KeyQuestion) -> bytes:
+        assert number == 7
+        keys.append(answer(secret, question))
+        return keys[-1]
+
+    back = parcel.carried_out(ask, [files], [data, data])
+    assert keys, loaded(back, {7: run.folder})
+    travelled = pickle.dumps((parcel, files, keys)) + back
+    for form in (secret.value, secret.value.hex().encode(), b"unspoken", str(run.folder).encode()):
+        assert form not in travelled
+    return loaded(back, {7: run.folder})
+
+
+@pytest.mark.parametrize("words", [FLEET, NOISY_FLEET], ids=["plain", "dp_sgd"])
+def test_a_chunk_that_travels_is_the_same_and_takes_no_secret_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(worker, "_at_work", False)
+    run = trained(tmp_path, *words, "fleet.workers=1", "fleet.models=3")
+    before, log = weights(run), (run.folder / "train.log").read_text()
+    settings = {**resolved(composed(*words), run.dataset), "secret": None}
+    for path in (run.folder / "models").glob("*"):
+        path.unlink()
+    (part,) = chunks(range(3), "auto")
+    outcome, changes = carried(run, train_models, (settings, str(run.folder), run.name, part, None))
+    assert not weights(run) and (run.folder / "train.log").read_text() == log
+    with Progress(tmp_path, total=3) as line:
+        for changed in changes.values():
+            changed.apply(run.folder)
+        assert outcome.delivered() is None
+    assert weights(run) == before and line.done == 3
+    assert run.is_complete() and len((run.folder / "train.log").read_text().splitlines()) > len(log.splitlines())
