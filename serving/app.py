@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,16 +17,21 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from palisade.serving.bodies import RefusedError, parsed
+from palisade.serving.domain import Domain
 from palisade.serving.keys import Client, KeyRing
 from palisade.serving.limits import Charge, Store, StoreError, check_size
+from palisade.serving.metrics import UNKNOWN_NAME, Metrics, say
+from palisade.serving.monitor import Monitor
 from palisade.serving.openapi import model_metadata, openapi
-from palisade.serving.served import Queue, Served
+from palisade.serving.served import Encoded, Queue, Served
 from palisade.serving.settings import SECONDS_TO_SEND
+from palisade.serving.workers import tell_others
 from palisade.targets.card_page import card_page
 
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 SERVER_NAME = "palisade"
 Handler = Callable[[Request], Awaitable[Response]]
+Action = Callable[[Request, Client], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class Service:
         queue: before it.
         keys: of those who may ask.
         store: of the counts.
+        metrics: of this process.
+        domain: of the rows, or None.
+        monitor: of the queries, or None.
         body: bytes of one request at most.
     """
 
@@ -45,18 +53,19 @@ class Service:
     queue: Queue
     keys: KeyRing
     store: Store
+    metrics: Metrics
     body: int
+    domain: Domain | None = None
+    monitor: Monitor | None = None
 
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: Request, client: Client) -> Response:
         """`POST /v1/models/<name>:predict`: `{"instances": […]}` gets `{"predictions": […]}`."""
-        client = self.keys.client(request.headers.get("authorization"))
         content = parsed(await _body(request, self.body))
         answers = await self._answers(client, self.served.rows.of_instances(content))
         return _json({"counts" if self.served.release.form == "counts" else "predictions": answers})
 
-    async def infer(self, request: Request) -> Response:
+    async def infer(self, request: Request, client: Client) -> Response:
         """`POST /v2/models/<name>/infer`: tensors get a tensor."""
-        client = self.keys.client(request.headers.get("authorization"))
         content = parsed(await _body(request, self.body))
         answers = await self._answers(client, self.served.rows.of_tensors(content))
         form = self.served.release.form
@@ -69,15 +78,56 @@ class Service:
 
     async def _answers(self, client: Client, rows: Any) -> Any:
         """Answers about rows, as JSON takes them."""
+        started = time.perf_counter()
+        if self.domain is not None:
+            self.domain.check(rows)
         encoded = self.served.encoded(rows)
         charge = Charge(client, len(rows), list(dict.fromkeys(encoded.digests)))
         check_size(charge)
         self.queue.check_room()
         try:
-            await self.store.take(charge)
+            different = await self.store.take(charge)
         except StoreError:
             raise RefusedError(503, "the counts cannot be kept now; come back", 1.0) from None
-        return await self.queue.answers(encoded.inputs)
+        self._watch(client, encoded)
+        answers = await self.queue.answers(encoded.inputs)
+        self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
+        return answers
+
+    def _watch(self, client: Client, encoded: Encoded) -> None:
+        """Shows the monitor a request that will be answered; what follows concerns the next ones."""
+        if self.monitor is None or client.repeats:
+            return
+        seen = self.monitor.observe(client.name, encoded.inputs, encoded.digests)
+        self.metrics.watch(client.name, seen.near, seen.is_alarm)
+        if seen.is_alarm:
+            say(f"alarm: {client.name} asks about many records that lie closer together than records do")
+            if self.monitor.settings.action == "suspend" and len(self.keys):
+                self.keys.suspend(client.name)
+                say(f"suspended: {client.name}, until keys=restore key.name={client.name}")
+                tell_others()
+
+    def _handler(self, action: Action) -> Handler:
+        """A handler that knows its client, and whose errors are one line: for the log the place of unforeseen ones."""
+
+        async def handle(request: Request) -> Response:
+            name = UNKNOWN_NAME
+            try:
+                client = self.keys.client(request.headers.get("authorization"))
+                name = client.name
+                response = await action(request, client)
+            except RefusedError as refused:
+                response = _refusal(refused)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Exception as error:  # its message may hold a value of a record
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                say(f"error: {type(error).__name__} in {place.filename}:{place.lineno}")
+                response = _refusal(RefusedError(500, "the server failed; its log says where"))
+            self.metrics.request(name, response.status_code)
+            return response
+
+        return handle
 
     def app(self) -> Starlette:
         """The routes."""
@@ -91,8 +141,8 @@ class Service:
 
         server = {"name": SERVER_NAME, "version": "2", "extensions": []}
         routes = [
-            Route(f"/v1/models/{name}:predict", _in_one_line(self.predict), methods=["POST"]),
-            Route(f"/v2/models/{name}/infer", _in_one_line(self.infer), methods=["POST"]),
+            Route(f"/v1/models/{name}:predict", self._handler(self.predict), methods=["POST"]),
+            Route(f"/v2/models/{name}/infer", self._handler(self.infer), methods=["POST"]),
             Route("/card", card),
             *(Route(path, _always(content)) for path, content in (
                 ("/v2", server), (f"/v2/models/{name}", metadata), ("/openapi.json", description),
@@ -126,24 +176,6 @@ async def _body(request: Request, most: int) -> bytes:
     except TimeoutError:
         raise RefusedError(408, f"expected the body in {SECONDS_TO_SEND} s; send it faster") from None
     return b"".join(pieces)
-
-
-def _in_one_line(handler: Handler) -> Handler:
-    """A handler whose errors are one line for the client, and of the unforeseen only the place for the log."""
-
-    async def handle(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RefusedError as refused:
-            return _refusal(refused)
-        except ClientDisconnect:
-            return Response(status_code=499)
-        except Exception as error:  # its message may hold a value of a record
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"error: {type(error).__name__} in {place.filename}:{place.lineno}", file=sys.stderr, flush=True)
-            return _refusal(RefusedError(500, "the server failed; its log says where"))
-
-    return handle
 
 
 def _refusal(refused: RefusedError) -> Response:

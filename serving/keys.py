@@ -152,10 +152,11 @@ class KeyRing:
     Args:
         file: of the keys.
         default: limits of a key that has none of its own.
+        is_local: without any keys everybody may ask, as one client; from the first key on nobody without one.
     """
 
-    def __init__(self, file: KeyFile, default: Limits) -> None:
-        self._file, self._default = file, default
+    def __init__(self, file: KeyFile, default: Limits, *, is_local: bool) -> None:
+        self._file, self._default, self._is_open = file, default, is_local
         self._by_hash: dict[str, KeyEntry] = {}
         self.reread()
 
@@ -169,14 +170,15 @@ class KeyRing:
             ValueError: if it is damaged; the keys stay what they were.
         """
         self._by_hash = {entry.sha256: entry for entry in self._file.read().values()}
+        self._is_open = self._is_open and not self._by_hash  # a file that is lost opens nothing
 
     def client(self, authorization: str | None) -> Client:
-        """The client behind a header `Authorization: Bearer <key>`; without any keys everybody is one client.
+        """The client behind a header `Authorization: Bearer <key>`.
 
         Raises:
             RefusedError: if the key is none, or not valid now.
         """
-        if not self._by_hash:
+        if self._is_open:
             return Client(LOOPBACK_NAME, self._default, repeats=False)
         kind, _, key = (authorization or "").partition(" ")
         entry = self._by_hash.get(hashed(key.strip())) if kind.lower() == "bearer" else None

@@ -34,8 +34,11 @@ class StoreError(Exception):
 class Store(Protocol):
     """Where counts lie."""
 
-    async def take(self, charge: Charge) -> None:
+    async def take(self, charge: Charge) -> int:
         """Counts a request as a whole, so that no answer leaves uncounted, or not at all.
+
+        Returns:
+            How many different records the client has asked about, if a budget limits them.
 
         Raises:
             RefusedError: if it exceeds a limit.
@@ -80,7 +83,7 @@ class Counts:
             RefusedError: if it exceeds a limit; nothing was counted then.
         """
         limits, new = charge.client.limits, self.new(charge)
-        if limits.budget is not None and len(self.seen) + len(new) > limits.budget:
+        if new and limits.budget is not None and len(self.seen) + len(new) > limits.budget:
             raise over_budget(limits.budget)
         full_at = self.full_at
         if limits.rate is not None:

@@ -46,8 +46,8 @@ class MemoryStore:
         self._journal: Gathering[str, None] = Gathering(self._append, len, JOURNAL_LETTERS)
         self._is_broken = False
 
-    async def take(self, charge: Charge) -> None:
-        """Counts a request, and waits until that is on disk.
+    async def take(self, charge: Charge) -> int:
+        """Counts a request, and waits until that is on disk; returns how many different records the client asked about.
 
         Raises:
             RefusedError: if it exceeds a limit.
@@ -64,6 +64,7 @@ class MemoryStore:
         line = json.dumps({"client": name, **entry}) + "\n" if entry else ""
         if entry or self._journal.is_running:  # a repeated record's first line may still be on its way
             await self._journal.outcome(line)
+        return len(counts.seen)
 
     async def close(self) -> None:
         """Closes the journal, and lets another server have it."""

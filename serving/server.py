@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import secrets
 import signal
 import socket
-import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,20 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from palisade.data.settings import import_object
+from palisade.data.settings import import_object, validated
 from palisade.serving.app import Service
+from palisade.serving.domain import DomainSettings, domain_of
 from palisade.serving.keys import KeyFile, KeyRing
 from palisade.serving.limits import Store
 from palisade.serving.memory_store import MemoryStore
+from palisade.serving.metrics import Metrics, say
+from palisade.serving.monitor import Monitor, MonitorSettings
+from palisade.serving.redis_store import RedisStore, check_durable
+from palisade.serving.reference import reference_rows
 from palisade.serving.served import Queue, Served
 from palisade.serving.settings import SECONDS_TO_SEND_HEAD, ServingSettings
+from palisade.serving.workers import supervise
+from palisade.targets.card import read_card
 from palisade.targets.files import replacing
 from palisade.targets.release import Release
 
@@ -34,17 +42,29 @@ def serve(settings: ServingSettings) -> None:
     """Serves a release until SIGTERM or Ctrl-C; requests that have begun are answered before it ends.
 
     Raises:
-        ValueError: if the release cannot be read, or the address is taken, or open to others without a key.
+        ValueError: if the release cannot be read, the address is taken or open to others without a key, or counts would
+            not be those of all workers.
     """
+    read_card(settings.release_folder)  # a folder without one leaves nothing behind
     check_address(settings)
-    keys = KeyRing(KeyFile(settings.private_folder), settings.default_limits)
-    if not len(keys) and not settings.is_local:
+    if not len(KeyFile(settings.private_folder).read()) and not settings.is_local:
         raise ValueError(
             f"host={settings.host}: expected an address of loopback, as there are no keys; make one with keys=make"
             " key.name=<owner>"
         )
+    shared_hash_key(settings.private_folder)
+    if settings.redis is not None and (note := check_durable(settings.redis)) is not None:
+        say(note)
+    if settings.workers == 1:
+        work(settings, 0)
+    else:
+        supervise(partial(work, settings), settings.workers)
+
+
+def work(settings: ServingSettings, number: int) -> None:
+    """Serves in this process, one of several."""
     torch.set_num_threads(settings.threads)
-    asyncio.run(_serve(settings, served(settings), keys, MemoryStore(settings.private_folder)))
+    asyncio.run(_serve(settings, number, served(settings)))
 
 
 def served(settings: ServingSettings) -> Served:
@@ -87,22 +107,43 @@ def check_address(settings: ServingSettings) -> None:
                 ) from None
 
 
-async def _serve(settings: ServingSettings, model: Served, keys: KeyRing, store: Store) -> None:
-    service = Service(served=model, queue=Queue(model.release), keys=keys, store=store, body=settings.body)
+async def _serve(settings: ServingSettings, number: int, model: Served) -> None:
+    folder = settings.private_folder
+    keys = KeyRing(KeyFile(folder), settings.default_limits, is_local=settings.is_local)
+    store: Store = MemoryStore(folder) if settings.redis is None else RedisStore(settings.redis, settings.name)
+    domain = domain_of(validated(DomainSettings, "domain", settings.domain), model.rows)
+    monitor = _monitor(settings, model)
+    metrics = Metrics()
+    if settings.metrics_port is not None:
+        metrics.listen(settings.metrics_port + number)
+    service = Service(
+        served=model, queue=Queue(model.release), keys=keys, store=store, metrics=metrics, body=settings.body,
+        domain=domain, monitor=monitor,
+    )  # fmt: skip
     server = Server(
         service.app(), settings.host, settings.port, interface=Interfaces.ASGINL, http=HTTPModes.http1,
         websockets=False, backlog=CONNECTIONS_AT_ONCE, backpressure=CONNECTIONS_AT_ONCE, log_enabled=False,
         http1_settings=HTTP1Settings(header_read_timeout=1000 * SECONDS_TO_SEND_HEAD),
     )  # fmt: skip
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(stop, server.stop)
     loop.add_signal_handler(signal.SIGHUP, _reread, keys)
+    if (parent := multiprocessing.parent_process()) is not None:
+        loop.add_reader(parent.sentinel, server.stop)  # no worker outlives it
     say(f"serving {settings.name} at http://{settings.host}:{settings.port}")
     try:
         await server.serve()
     finally:
         await store.close()
+
+
+def _monitor(settings: ServingSettings, model: Served) -> Monitor | None:
+    if settings.monitor.get("name") == "none":
+        return None
+    checked = validated(MonitorSettings, "monitor", settings.monitor)
+    rows = reference_rows("monitor.reference", checked.reference, model.rows)
+    return Monitor(checked, model.release.encode(rows)[0], model.hash_key)
 
 
 def _reread(keys: KeyRing) -> None:
@@ -112,8 +153,3 @@ def _reread(keys: KeyRing) -> None:
         say(f"the keys stay what they were: {error}")
         return
     say(f"keys reread: {len(keys)}")
-
-
-def say(line: str) -> None:
-    """Prints a line to the operator."""
-    print(line, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -15,6 +16,7 @@ from palisade.fields import CheckedFields, Count, Positive, remedy
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 KeyCommand = Literal["make", "list", "revoke", "expire", "restore"]
+PASSWORD_VARIABLE = "PALISADE_REDIS_PASSWORD"
 SECONDS_TO_SEND = 8
 """Seconds in which a request must have arrived, head and body each."""
 SECONDS_TO_SEND_HEAD = 6
@@ -38,6 +40,33 @@ class Limits(CheckedFields):
     def burst(self) -> float:
         """Records that may come at once."""
         return float("inf") if self.rate is None else max(1.0, self.rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisSettings(CheckedFields):
+    """Settings of a Redis store.
+
+    Args:
+        name: of the store.
+        url: such as redis://127.0.0.1:6379/0, without a password.
+        prefix: of its keys.
+        durable: refuse a Redis that may lose what it confirmed.
+
+    Raises:
+        ValueError: if the URL holds a password, which everybody would see in the list of processes.
+    """
+
+    name: Literal["redis"] = "redis"
+    url: str = "redis://127.0.0.1:6379/0"
+    prefix: Annotated[str, Field(min_length=1)] = "palisade"
+    durable: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if urlsplit(self.url).password is not None:
+            raise ValueError(
+                f"url: expected no password in it; give it in the environment variable {PASSWORD_VARIABLE}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +117,9 @@ class ServingSettings(CheckedFields):
         for name in ("release", "private"):
             place(name, getattr(self, name))
         validated(Limits, "limits", self.limits)
+        if self.workers > 1 and self.redis is None:
+            rule = "expected 1 with store=memory, which they cannot share"
+            raise ValueError(f"workers={self.workers}: {rule}; choose it, or store=redis")
 
     @property
     def name(self) -> str:
@@ -108,6 +140,15 @@ class ServingSettings(CheckedFields):
     def default_limits(self) -> Limits:
         """Limits of a client whose key names no others."""
         return validated(Limits, "limits", self.limits)
+
+    @property
+    def redis(self) -> RedisSettings | None:
+        """Settings of Redis; None for counts in memory."""
+        if self.store.get("name") != "memory":
+            return validated(RedisSettings, "store", self.store)
+        if other := [name for name in self.store if name != "name"]:
+            raise ValueError(f"store.{other[0]}: no such setting with store=memory, which has none; choose store=redis")
+        return None
 
     @property
     def is_local(self) -> bool:
