@@ -40,7 +40,7 @@ def composed(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    serve_release(settings)
+    call(lambda: serve_release(settings))
 
 
 def serve_release(plain: dict[str, Any]) -> None:
