@@ -117,7 +117,8 @@ class ServingSettings(CheckedFields):
         for name in ("release", "private"):
             place(name, getattr(self, name))
         validated(Limits, "limits", self.limits)
-        if self.workers > 1 and self.redis is None:
+        store = self.redis
+        if self.workers > 1 and store is None:
             rule = "expected 1 with store=memory, which they cannot share"
             raise ValueError(f"workers={self.workers}: {rule}; choose it, or store=redis")
 

@@ -45,7 +45,7 @@ def malformed_bodies() -> list[tuple[str, bytes]]:
     ]  # fmt: skip
     rows = json.dumps(ROW).encode()
     raw = [
-        b"", b"{", b"nonsense", b'{"instances": [' + rows.replace(b"0.0", b"NaN", 1) + b"]}",
+        b"", b"{", b"nonsense", b"true", b'{"instances": [' + rows.replace(b"0.0", b"NaN", 1) + b"]}",
         b'{"instances": [' + rows.replace(b"0.0", b"1e999", 1) + b"]}", b"[" * 10**5, b'{"instances":' * 10**5,
         b'{"a":' * 900 + b"1" + b"}" * 900, b"\xff\xfe", b'{"instances": ["\xff"]}', b'{"instances": ["\\ud800"]}',
         b'{"instances": [' + rows + b'], "instances": [' + rows + b"]}", b'{"instances": [' + rows + b"]} x",
