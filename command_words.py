@@ -14,6 +14,7 @@ TEXT_KEYS = {
     *("data.separator", "data.decimal", "data.thousands"),
     *("label", "person", "members", "nonmembers", "population", "records", "shadow_members", "shadow_nonmembers"),
     *("model", "release", "runs", "released", "reports", "ship", "study.out"),
+    *("private", "domain.schema", "domain.reference", "monitor.reference", "store.url", "store.prefix", "key.name"),
 }
 """Settings whose value is text, be it written like a number, a truth value, or with signs of Hydra's grammar."""
 TEXT_LIST_KEYS = {

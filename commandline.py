@@ -37,12 +37,14 @@ EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCE
 COMMAND_HELP = {
     "train": "train a run, a sweep or a release",
     "evaluate": "attack runs, or a model that exists already",
+    "serve": "serve a release behind HTTP, or manage the keys of those who may ask",
     "schema": "print a schema of a table's columns, to be edited",
     "members": "write the rows that a run or a release was trained on, for one's own audit",
 }
 COMMAND_MODULES = {
     "train": "palisade.train",
     "evaluate": "palisade.evaluate",
+    "serve": "palisade.serve",
     "schema": "palisade.data.schema",
     "members": "palisade.targets.members",
 }

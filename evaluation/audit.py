@@ -43,7 +43,7 @@ SHARED_BY_BOTH_SIDES = (
     "hold the same records; give each records of its own: non-members are those that the model was not trained on"
 )
 AUDIT_KINDS = ("outputs", "model", "endpoint", "records")
-ENDPOINT_KEYS = ("endpoint", "budget", "batch", "rate", "timeout")
+ENDPOINT_KEYS = ("endpoint", "budget", "batch", "rate", "timeout", "key_variable")
 
 
 def audit(settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:

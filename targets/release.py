@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,13 +26,14 @@ from palisade.targets import versions
 from palisade.targets.card import blaming, guard_of, network_of, read_card
 from palisade.targets.card_page import card_page
 from palisade.targets.files import creating, replacing
-from palisade.targets.fleet import Fleet
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
 from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import GUARDS_BY_NAME, check_guard, label, make_guard
 from palisade.targets.run import Run
 from palisade.targets.statement import INFINITY_TEXT, Statement
-from palisade.targets.training import complete_statement, make_fitter, recipe_digest
+
+if TYPE_CHECKING:
+    from palisade.targets.fleet import Fleet
 
 CARD_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
@@ -55,6 +56,7 @@ COST_NOTE = (
 
 
 Unknown = Literal["tell", "error"]
+AnswerForm = Literal["probabilities", "label", "counts"]
 UNKNOWN_POLICIES = ("tell", "error")
 
 
@@ -103,13 +105,12 @@ class Release:
         Raises:
             ValueError: if the guard releases no probabilities, or the rows do not fit.
         """
-        if self.guard.level == "label":
-            instead = "counts" if isinstance(self.guard, Aggregate) else "predict"
+        if self.form != "probabilities":
+            instead = "counts" if self.form == "counts" else "predict"
             raise ValueError(
                 f"guard={self.guard.name}: expected a guard that releases probabilities; call {instead} instead"
             )
-        answers = self.guard.answer(self._query(rows, unknown))
-        return probabilities(answers) if self.guard.level == "logits" else answers
+        return self.answer(self._inputs(rows, unknown))
 
     def predict(self, rows: Any, *, unknown: Unknown = "tell") -> list[str]:
         """The most likely class of each raw row, in the words of the data set.
@@ -121,12 +122,12 @@ class Release:
         Raises:
             ValueError: if the guard answers about groups only, or the rows do not fit.
         """
-        if isinstance(self.guard, Aggregate):
+        if self.form == "counts":
             raise ValueError(
                 f"guard={self.guard.name}: expected a guard that answers about single rows; call counts instead"
             )
-        answers = self.guard.answer(self._query(rows, unknown))
-        return [self.classes[k] for k in (answers if self.guard.level == "label" else answers.argmax(axis=-1))]
+        answers = self.answer(self._inputs(rows, unknown))
+        return [self.classes[k] for k in (answers if self.form == "label" else answers.argmax(axis=-1))]
 
     def counts(self, rows: Any, *, unknown: Unknown = "tell") -> Float64[np.ndarray, " classes"]:
         """Number of raw rows in each class, with noise: all that an aggregating release answers.
@@ -138,13 +139,36 @@ class Release:
         Raises:
             ValueError: if this release does not aggregate, or the rows are too few or do not fit.
         """
-        if not isinstance(self.guard, Aggregate):
+        if self.form != "counts":
             raise ValueError(
                 f"guard={self.guard.name}: expected aggregate, which adds noise to counts; call predict instead"
             )
-        return self.guard.counts(self._query(rows, unknown))
+        return self.answer(self._inputs(rows, unknown))
 
-    def _query(self, rows: Any, unknown: Unknown) -> Query:
+    @property
+    def form(self) -> AnswerForm:
+        """Form of its answers: probabilities of every class, a class, or counts of a group."""
+        if isinstance(self.guard, Aggregate):
+            return "counts"
+        return "label" if self.guard.level == "label" else "probabilities"
+
+    def answer(self, inputs: Real[np.ndarray, "records ..."]) -> Real[np.ndarray, "..."]:
+        """The guard's answers about encoded inputs: float32 (records, classes) probabilities, int64 (records,) classes,
+        or float64 (classes,) counts of all of them, by `form`.
+
+        Args:
+            inputs: as `encode` makes them.
+
+        Raises:
+            ValueError: if the guard needs more inputs at once.
+        """
+        query = Query(inputs, self._logits(inputs), self.state, self._logits)
+        if isinstance(self.guard, Aggregate):
+            return self.guard.counts(query)
+        answers = self.guard.answer(query)
+        return probabilities(answers) if self.guard.level == "logits" else answers
+
+    def _inputs(self, rows: Any, unknown: Unknown) -> Real[np.ndarray, "records ..."]:
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown={unknown}: expected one of {', '.join(UNKNOWN_POLICIES)}; choose e.g. tell")
         inputs, unknown_words = self.encode(rows)
@@ -152,7 +176,7 @@ class Release:
             raise ValueError(f"rows hold {unknown_words}; correct them, or set unknown=tell")
         if unknown_words:
             warnings.warn(f"rows hold {unknown_words}", UnknownWordsWarning, stacklevel=3)
-        return Query(inputs, self._logits(inputs), self.state, self._logits)
+        return inputs
 
     def encode(self, rows: Any) -> tuple[Real[np.ndarray, "records ..."], str | None]:
         """The network's inputs of raw rows, and in words how many cells hold a word that no category has, or None."""
@@ -264,6 +288,8 @@ def ship(
     Raises:
         ValueError: if the weights were to be handed out beside a guard, or `release.access` is unknown.
     """
+    from palisade.targets.training import complete_statement, make_fitter, recipe_digest
+
     guard, access = make_guard(config) if "guard" in config else NoGuard(), access_of(config)
     if access == "weights" and not isinstance(guard, NoGuard):
         raise ValueError(

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import requests
 from jaxtyping import Shaped
 
 from palisade.evaluation.subjects.answer_forms import class_scores
 from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, numbers
-from palisade.evaluation.subjects.raw_rows import form_of_rows, names_of_rows, plain_rows, rows_at
+from palisade.evaluation.subjects.http_service import RESUME_NOTE, BatchTooLargeError, HttpService
+from palisade.evaluation.subjects.raw_rows import form_of_rows, names_of_rows, rows_at
 from palisade.evaluation.subjects.subject import BudgetSpentError
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
@@ -29,10 +29,6 @@ RECHECKED_ANSWERS = 4
 ANSWER_TOLERANCE = 1e-3
 """Largest change of an answer by rounding or another batch, itself and relative to it."""
 Asked = Callable[[Any], Sequence[Any]]
-ANSWER_BYTES = 2**26
-"""Longer answers to a batch are refused."""
-READ_BYTES = 2**20
-RESUME_NOTE = "answers so far are kept, the same command goes on from there"
 
 
 class AnswerLog:
@@ -107,7 +103,7 @@ class Asking:
 
     def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
         self.endpoint, self.asked, self.log = endpoint, asked, log
-        self._compared = 0
+        self._compared, self._batch = 0, endpoint.batch
         self._next_call = time.monotonic()
 
     def prepare(self, sides: Sequence[Any]) -> list[str]:
@@ -175,12 +171,19 @@ class Asking:
         self._compared = len(few)
 
     def _answers(self, rows: Any, places: Sequence[int]) -> Iterator[tuple[Sequence[int], list[Any]]]:
-        """The answers about rows at some places, batch by batch, at most so many a second."""
-        for start in range(0, len(places), self.endpoint.batch):
-            batch = places[start : start + self.endpoint.batch]
+        """The answers about rows at some places, batch by batch, at most so many calls a second."""
+        start = 0
+        while start < len(places):
+            batch = places[start : start + self._batch]
             time.sleep(max(0.0, self._next_call - time.monotonic()))
             self._next_call = time.monotonic() + (1 / self.endpoint.rate if self.endpoint.rate is not None else 0.0)
-            yield batch, self._checked(self.asked(rows_at(rows, batch)), len(batch))
+            try:
+                answers = self.asked(rows_at(rows, batch))
+            except BatchTooLargeError:
+                self._batch = len(batch) // 2
+                continue
+            yield batch, self._checked(answers, len(batch))
+            start += len(batch)
 
     def _checked(self, answers: Any, count: int) -> list[Any]:
         """Answers in one form as plain numbers, before any of them is stored."""
@@ -217,17 +220,19 @@ class Endpoint(CheckedFields):
     """An endpoint, and the way it is asked.
 
     A URL gets `{"instances": […]}` by POST and must return `{"predictions": […]}`, one answer for each instance, as
-    TensorFlow Serving and KServe do. A function gets an array (n, …) and returns n answers. Raw rows of a table go to a
-    URL as {column: value}, to a function as a DataFrame.
+    TensorFlow Serving and KServe do; one that ends in `/infer` gets tensors and returns one, by Open Inference v2. A
+    function gets an array (n, …) and returns n answers. Raw rows of a table go to a URL as {column: value}, or a tensor
+    for each column, to a function as a DataFrame.
 
     Args:
         endpoint: a URL, or the dotted name of a function.
         answers: what it returns for each.
         classes: the words of its classes, in the order of its scores; None where labels are numbers from 0.
         budget: queries at most, those of earlier calls counted; None: no limit.
-        batch: queries in one call.
+        batch: queries in one call; halved where a URL answers 413.
         rate: calls a second at most; None: no limit.
-        timeout: seconds until a URL must have answered.
+        timeout: seconds until a URL must have answered, and those that it may ask to wait (Retry-After), all together.
+        key_variable: environment variable that holds the key of a URL, sent as `Authorization: Bearer`; None: no key.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -240,6 +245,7 @@ class Endpoint(CheckedFields):
     batch: Count = 32
     rate: Positive | None = None
     timeout: Positive = 30.0
+    key_variable: str | None = None
 
     @property
     def is_url(self) -> bool:
@@ -250,57 +256,13 @@ class Endpoint(CheckedFields):
         """The endpoint as an audit asks it; answers are stored in a file of this folder, one for each endpoint."""
         order = "" if self.classes is None else f" {list(self.classes)}"
         name = hashlib.blake2b(f"{self.endpoint} {self.answers}{order}".encode(), digest_size=4).hexdigest()
-        asked = self._post if self.is_url else _function(self.endpoint)
+        service = HttpService(url=self.endpoint, timeout=self.timeout, key_variable=self.key_variable)
+        asked: Asked = service if self.is_url else _function(self.endpoint)
         asking = Asking(self, asked, AnswerLog(folder / f"answers-{name}.jsonl"))
         return AuditedModel(
             name=f"endpoint {self.endpoint}", answers=self.answers, ask=asking.ask, inputs=numbers,
             classes=None if self.classes is None else tuple(self.classes), takes_tables=True, prepare=asking.prepare,
         )  # fmt: skip
-
-    def _post(self, rows: Any) -> Sequence[Any]:
-        try:
-            with requests.post(
-                self.endpoint, json={"instances": plain_rows(rows)}, timeout=self.timeout, stream=True
-            ) as response:
-                if not response.ok:
-                    slower = ", ask more slowly with rate=<calls a second>" if response.status_code == 429 else ""
-                    status = f"{response.status_code} {response.reason}{slower}"
-                    raise ValueError(f"endpoint={self.endpoint}: expected HTTP 200, not {status}; {RESUME_NOTE}")
-                content = _read(response)
-        except requests.RequestException as error:
-            reason: object = _innermost(error)
-            if isinstance(reason, TimeoutError):
-                reason = f"no answer in timeout={self.timeout:g} s"
-            raise ValueError(f"endpoint={self.endpoint}: expected an answer ({reason}); {RESUME_NOTE}") from None
-        if len(content) > ANSWER_BYTES:
-            raise ValueError(
-                f"endpoint={self.endpoint}: expected at most {ANSWER_BYTES} bytes for {len(rows)} queries; ask fewer at"
-                f" once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
-            )
-        try:
-            answers: Sequence[Any] = json.loads(content)["predictions"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError(
-                f'endpoint={self.endpoint}: expected JSON {{"predictions": […]}}; put such a service before it'
-            ) from None
-        return answers
-
-
-def _read(response: requests.Response) -> bytes:
-    """Content of an answer, no more than shows that it is too long."""
-    content = bytearray()
-    for piece in response.iter_content(READ_BYTES):
-        content += piece
-        if len(content) > ANSWER_BYTES:
-            break
-    return bytes(content)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The error of the operating system, or of the protocol, below those of libraries."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
 
 
 def _function(name: str) -> Asked:

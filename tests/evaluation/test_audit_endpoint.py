@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.evaluation.subjects.endpoint import ANSWER_BYTES, AnswerLog, Endpoint
+from palisade.evaluation.subjects.endpoint import AnswerLog, Endpoint
+from palisade.evaluation.subjects.http_service import ANSWER_BYTES
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -26,10 +27,31 @@ class Service(BaseHTTPRequestHandler):
     """Answers as KServe does: the two features are the probabilities."""
 
     asked: ClassVar[list[Any]] = []
+    sizes: ClassVar[list[int]] = []
+    keys: ClassVar[list[str | None]] = []
     behavior = "answers"
 
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"inputs": [{"name": "x"}]}')
+
     def do_POST(self):
-        instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "inputs" in body:
+            self.answer_tensors(body["inputs"])
+            return
+        instances = body["instances"]
+        self.keys.append(self.headers["Authorization"])
+        self.sizes.append(len(instances))
+        if self.behavior == "small" and len(instances) > 3:
+            self.send_error(413)
+            return
+        if self.behavior.startswith("wait") and len(self.sizes) % 2:
+            self.send_response(429)
+            self.send_header("Retry-After", self.behavior.split()[1])
+            self.end_headers()
+            return
         if self.behavior == "slow":
             time.sleep(0.5)
         if self.behavior == "fails late" and len(self.asked) >= 4:
@@ -56,13 +78,24 @@ class Service(BaseHTTPRequestHandler):
             self.wfile.write(bodies.get(self.behavior, body.encode()))
             time.sleep(0.5 if self.behavior == "stalls" else 0.0)
 
+    def answer_tensors(self, inputs):
+        self.asked.append(inputs)
+        count = inputs[0]["shape"][0]
+        data = inputs[0]["data"] if len(inputs) == 1 else [0.25, 0.75] * count
+        output = {"name": "probabilities", "shape": [count, 2], "datatype": "FP32", "data": data}
+        if self.behavior == "words":
+            output = {"name": "label", "shape": [count], "datatype": "BYTES", "data": ["yes"] * count}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"outputs": [] if self.behavior == "html" else [output]}).encode())
+
     def log_message(self, *words):
         pass
 
 
 @pytest.fixture
 def service():
-    Service.asked, Service.behavior = [], "answers"
+    Service.asked, Service.sizes, Service.keys, Service.behavior = [], [], [], "answers"
     server = HTTPServer(("127.0.0.1", 0), Service)
     Thread(target=server.serve_forever, daemon=True).start()
     yield Service, f"http://127.0.0.1:{server.server_port}/predict"
@@ -158,6 +191,56 @@ def test_one_progress_line_is_shown_for_the_records_and_stored_answers_are_count
         " the same."
     ]
     assert len(calls.asked) == 34 and "10/10 queries answered" in capsys.readouterr().err
+
+
+def test_a_key_comes_from_the_environment(service, tmp_path, monkeypatch):
+    calls, url = service
+    endpoint = Endpoint(endpoint=url, key_variable="KEY_OF_A_TEST")
+    with pytest.raises(ValueError, match="key_variable=KEY_OF_A_TEST: expected an environment variable"):
+        endpoint.open(tmp_path).ask(INPUT_ROWS)
+    monkeypatch.setenv("KEY_OF_A_TEST", "secret")
+    endpoint.open(tmp_path).ask(INPUT_ROWS)
+    Endpoint(endpoint=url).open(tmp_path).ask(INPUT_ROWS + 1)
+    assert calls.keys == ["Bearer secret", None] and "secret" not in "".join(map(str, tmp_path.iterdir()))
+
+
+def test_a_service_may_ask_to_wait_but_no_longer_than_the_timeout(service, tmp_path):
+    calls, url = service
+    calls.behavior = "wait 1"
+    started = time.monotonic()
+    np.testing.assert_allclose(Endpoint(endpoint=url).open(tmp_path).ask(INPUT_ROWS), INPUT_ROWS)
+    assert 1 <= time.monotonic() - started < 10 and calls.sizes == [10, 10]
+    for wait in ("wait 100", "wait nan", "wait soon"):
+        calls.behavior, started = wait, time.monotonic()
+        calls.sizes.clear()
+        with pytest.raises(ValueError, match=r"not 429 .*, ask more slowly with rate="):
+            Endpoint(endpoint=url, timeout=10.0).open(tmp_path).ask(INPUT_ROWS + 1)
+        assert time.monotonic() - started < 5 and calls.sizes == [10]
+
+
+def test_batches_are_halved_until_a_service_takes_them(service, tmp_path):
+    calls, url = service
+    calls.behavior = "small"
+    np.testing.assert_allclose(Endpoint(endpoint=url, batch=8).open(tmp_path).ask(INPUT_ROWS), INPUT_ROWS)
+    assert calls.sizes == [8, 4, 2, 2, 2, 2, 2]
+
+
+def test_open_inference_is_spoken(service, tmp_path):
+    calls, url = service
+    url = url.replace("/predict", "/v2/models/m/infer")
+    np.testing.assert_allclose(Endpoint(endpoint=url, batch=8).open(tmp_path).ask(INPUT_ROWS), INPUT_ROWS)
+    (tensor,) = calls.asked[0]
+    assert (tensor["name"], tensor["shape"], tensor["datatype"]) == ("x", [8, 2], "FP32")
+    Endpoint(endpoint=url).open(tmp_path).answer(RAW_ROWS)
+    columns = {tensor["name"]: (tensor["datatype"], tensor["data"]) for tensor in calls.asked[-1]}
+    assert columns["age"] == ("INT64", [40, 50, 60, 40]) and columns["job"] == ("BYTES", ["é", "b", None, "é"])
+    assert columns["wage"] == ("FP64", [0.1, None, 1 / 3, 0.1]) and columns["here"][0] == "BOOL"
+    calls.behavior = "words"
+    labels = Endpoint(endpoint=url, answers="predictions", classes=("no", "yes")).open(tmp_path)
+    np.testing.assert_array_equal(labels.answer(INPUT_ROWS), np.ones(10))
+    calls.behavior = "html"
+    with pytest.raises(ValueError, match=r'expected JSON \{"outputs": \[\{"shape": …'):
+        Endpoint(endpoint=url).open(tmp_path).ask(INPUT_ROWS + 2)
 
 
 RAW_ROWS = pd.DataFrame(

@@ -1,0 +1,203 @@
+"""Routes of a served release, and the way of one request: who asks, what, whether it may, and the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from palisade.serving.bodies import RefusedError, parsed
+from palisade.serving.domain import Domain
+from palisade.serving.keys import Client, KeyRing
+from palisade.serving.limits import Charge, Store, StoreError, check_size
+from palisade.serving.metrics import UNKNOWN_NAME, Metrics, say
+from palisade.serving.monitor import Monitor
+from palisade.serving.openapi import model_metadata, openapi
+from palisade.serving.served import Encoded, Queue, Served
+from palisade.serving.settings import SECONDS_TO_SEND
+from palisade.serving.workers import tell_others
+from palisade.targets.card_page import card_page
+
+JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+SERVER_NAME = "palisade"
+Handler = Callable[[Request], Awaitable[Response]]
+Action = Callable[[Request, Client], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """All that a request meets.
+
+    Args:
+        served: the release.
+        queue: before it.
+        keys: of those who may ask.
+        store: of the counts.
+        metrics: of this process.
+        domain: of the rows, or None.
+        monitor: of the queries, or None.
+        body: bytes of one request at most.
+    """
+
+    served: Served
+    queue: Queue
+    keys: KeyRing
+    store: Store
+    metrics: Metrics
+    body: int
+    domain: Domain | None = None
+    monitor: Monitor | None = None
+
+    async def predict(self, request: Request, client: Client) -> Response:
+        """`POST /v1/models/<name>:predict`: `{"instances": […]}` gets `{"predictions": […]}`."""
+        content = parsed(await _body(request, self.body))
+        answers = await self._answers(client, self.served.rows.of_instances(content))
+        return _json({"counts" if self.served.release.form == "counts" else "predictions": answers})
+
+    async def infer(self, request: Request, client: Client) -> Response:
+        """`POST /v2/models/<name>/infer`: tensors get a tensor."""
+        content = parsed(await _body(request, self.body))
+        answers = await self._answers(client, self.served.rows.of_tensors(content))
+        form = self.served.release.form
+        shape = [len(answers)] if form != "probabilities" else list(answers.shape)
+        datatype = {"label": "BYTES", "probabilities": "FP32", "counts": "FP64"}[form]
+        data = answers if form == "label" else answers.reshape(-1)
+        output = {"name": form, "shape": shape, "datatype": datatype, "data": data}
+        identity = {"id": content["id"]} if isinstance(content.get("id"), str) else {}
+        return _json({"model_name": self.served.name, "model_version": "1", **identity, "outputs": [output]})
+
+    async def _answers(self, client: Client, rows: Any) -> Any:
+        """Answers about rows, as JSON takes them."""
+        started = time.perf_counter()
+        if self.domain is not None:
+            self.domain.check(rows)
+        encoded = self.served.encoded(rows)
+        charge = Charge(client, len(rows), list(dict.fromkeys(encoded.digests)))
+        check_size(charge)
+        self.queue.check_room()
+        try:
+            different = await self.store.take(charge)
+        except StoreError:
+            raise RefusedError(503, "the counts cannot be kept now; come back", 1.0) from None
+        self._watch(client, encoded)
+        answers = await self.queue.answers(encoded.inputs)
+        self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
+        return answers
+
+    def _watch(self, client: Client, encoded: Encoded) -> None:
+        """Shows the monitor a request that will be answered; what follows concerns the next ones."""
+        if self.monitor is None or client.repeats:
+            return
+        seen = self.monitor.observe(client.name, encoded.inputs, encoded.digests)
+        self.metrics.watch(client.name, seen.near, seen.is_alarm)
+        if seen.is_alarm:
+            say(f"alarm: {client.name} asks about many records that lie closer together than records do")
+            if self.monitor.settings.action == "suspend" and len(self.keys):
+                self.keys.suspend(client.name)
+                say(f"suspended: {client.name}, until keys=restore key.name={client.name}")
+                tell_others()
+
+    def _handler(self, action: Action) -> Handler:
+        """A handler that knows its client, and whose errors are one line: for the log the place of unforeseen ones."""
+
+        async def handle(request: Request) -> Response:
+            name = UNKNOWN_NAME
+            try:
+                client = self.keys.client(request.headers.get("authorization"))
+                name = client.name
+                response = await action(request, client)
+            except RefusedError as refused:
+                response = _refusal(refused)
+            except ClientDisconnect:
+                response = Response(status_code=499)
+            except Exception as error:  # its message may hold a value of a record
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                say(f"error: {type(error).__name__} in {place.filename}:{place.lineno}")
+                response = _refusal(RefusedError(500, "the server failed; its log says where"))
+            self.metrics.request(name, response.status_code)
+            return response
+
+        return handle
+
+    def app(self) -> Starlette:
+        """The routes."""
+        release, name = self.served.release, self.served.name
+        page, metadata = card_page(release.card), model_metadata(self.served)
+        description = openapi(self.served)
+
+        async def card(request: Request) -> Response:
+            wants_page = "text/html" in request.headers.get("accept", "")
+            return HTMLResponse(page) if wants_page else _json(release.card)
+
+        server = {"name": SERVER_NAME, "version": "2", "extensions": []}
+        routes = [
+            Route(f"/v1/models/{name}:predict", self._handler(self.predict), methods=["POST"]),
+            Route(f"/v2/models/{name}/infer", self._handler(self.infer), methods=["POST"]),
+            Route("/card", card),
+            *(Route(path, _always(content)) for path, content in (
+                ("/v2", server), (f"/v2/models/{name}", metadata), ("/openapi.json", description),
+                ("/v2/health/live", {"live": True}), ("/v2/health/ready", {"ready": True}),
+                (f"/v2/models/{name}/ready", {"name": name, "ready": True}),
+                (f"/v1/models/{name}", {"name": name, "ready": True}),
+            )),
+        ]  # fmt: skip
+        return Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body of a request, of which no more is read than may come.
+
+    Raises:
+        RefusedError: if it is too long, packed, or too slow.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RefusedError(415, "expected a body that is not packed; send it without Content-Encoding")
+    too_long = RefusedError(413, f"expected at most {most} bytes in one request; send fewer rows")
+    if int(request.headers.get("content-length", "0")) > most:
+        raise too_long
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(SECONDS_TO_SEND):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise too_long
+                pieces.append(piece)
+    except TimeoutError:
+        raise RefusedError(408, f"expected the body in {SECONDS_TO_SEND} s; send it faster") from None
+    return b"".join(pieces)
+
+
+def _refusal(refused: RefusedError) -> Response:
+    headers = {} if refused.wait is None else {"retry-after": str(math.ceil(refused.wait))}
+    if refused.status in (408, 413, 415):  # the rest of the body is not read
+        headers["connection"] = "close"
+    return _json({"error": refused.reason}, refused.status, headers)
+
+
+async def _absent(request: Request, error: Exception) -> Response:
+    return _refusal(RefusedError(getattr(error, "status_code", 404), "no such address; see /openapi.json"))
+
+
+def _always(content: Mapping[str, Any]) -> Handler:
+    body = orjson.dumps(content)
+
+    async def handle(request: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    return handle
+
+
+def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    body = orjson.dumps(content, option=JSON_OPTIONS)
+    return Response(body, status, headers, media_type="application/json")
