@@ -30,7 +30,7 @@ FIELDS_OF_PARTS: dict[TokenPart, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tokens:
+class TokenAnswers:
     """Per-token answers of a fleet of language models, in nats, under one teacher-forced pass over each text.
 
     A text is its tokens x_1..x_T after the beginning mark; what is padded counts nowhere. What a serving program does
@@ -121,11 +121,11 @@ class Tokens:
         """Slices of the records, so narrow that one number of all their tokens fits into little memory."""
         return blocks(self.models * self.mask.shape[1], self.records)
 
-    def about(self, places: Places) -> Tokens:
+    def about(self, places: Places) -> TokenAnswers:
         """Part of the texts, by a mask, indices or a slice."""
         return self._cut(lambda name, array: array[:, places] if _of_models(name) else array[places])
 
-    def beside(self, others: Tokens) -> Tokens:
+    def beside(self, others: TokenAnswers) -> TokenAnswers:
         """Answers of these models and then those of others about the same texts; the base is that of these.
 
         What one of both lacks is left out.
@@ -138,8 +138,8 @@ class Tokens:
         }
         return replace(self, **parts)
 
-    def declared(self, parts: tuple[TokenPart, ...], base: bool) -> Tokens:
-        """Tokens as an attack may see them.
+    def declared(self, parts: tuple[TokenPart, ...], base: bool) -> TokenAnswers:
+        """Answers as an attack may see them.
 
         Args:
             parts: that it declared; log p and the mask always come along.
@@ -164,13 +164,13 @@ class Tokens:
     def __len__(self) -> int:
         return self.models
 
-    def __getitem__(self, models: slice) -> Tokens:
+    def __getitem__(self, models: slice) -> TokenAnswers:
         """Some of the models."""
         return self._cut(lambda name, array: array[models] if _of_models(name) else array)
 
-    def _cut(self, change: Any) -> Tokens:
-        """Tokens whose fields follow from checked ones: nothing is read to be checked again."""
-        cut = object.__new__(Tokens)
+    def _cut(self, change: Any) -> TokenAnswers:
+        """Answers whose fields follow from checked ones: nothing is read to be checked again."""
+        cut = object.__new__(TokenAnswers)
         for name in _names(self):
             array = getattr(self, name)
             object.__setattr__(cut, name, None if array is None else change(name, array))
@@ -202,7 +202,7 @@ class Tokens:
             )
 
 
-def _names(tokens: Tokens) -> list[str]:
+def _names(tokens: TokenAnswers) -> list[str]:
     return [field.name for field in fields(tokens)]
 
 

@@ -13,7 +13,7 @@ from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.leave_one_out import Moments, counts, leave_one_out
 from palisade.attacks.parts.outputs import ANSWER_FIELDS, Outputs
-from palisade.attacks.parts.tokens import Tokens
+from palisade.attacks.parts.tokens import TokenAnswers
 
 BALANCING_SEED = 0
 """Seed of the choice of shadows that are left out of a balanced fleet, known to everybody."""
@@ -86,8 +86,8 @@ class View(Outputs):
     trajectory: Float[np.ndarray, "models records checkpoints"] | None = None
     further_shadows: Callable[[int, np.ndarray, np.ndarray, int], View] | None = None
     unguarded_logits: Float[np.ndarray, "models records classes"] | MappedAnswers | None = None
-    tokens: Tokens | None = None
-    population_tokens: Tokens | None = None
+    tokens: TokenAnswers | None = None
+    population_tokens: TokenAnswers | None = None
     groups: Int[np.ndarray, "models"] | None = None
     persons: Int[np.ndarray, "records"] | None = None
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Shaped
 from palisade.attacks import View
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.outputs import ANSWER_FIELDS
-from palisade.attacks.parts.tokens import Tokens
+from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.split import Membership
 from palisade.evaluation.signals.grant import Grant
 from palisade.targets.run import Run
@@ -123,12 +123,12 @@ def mismatch_view(targets: View, shadows: View) -> View:
 
 
 def _joined(
-    targets: Shaped[np.ndarray, "targets ..."] | MappedAnswers | Tokens,
-    shadows: Shaped[np.ndarray, "shadows ..."] | MappedAnswers | Tokens,
-) -> Shaped[np.ndarray, "models ..."] | MappedAnswers | Tokens:
+    targets: Shaped[np.ndarray, "targets ..."] | MappedAnswers | TokenAnswers,
+    shadows: Shaped[np.ndarray, "shadows ..."] | MappedAnswers | TokenAnswers,
+) -> Shaped[np.ndarray, "models ..."] | MappedAnswers | TokenAnswers:
     if isinstance(targets, MappedAnswers) and isinstance(shadows, MappedAnswers):
         return targets.beside(shadows)
-    if isinstance(targets, Tokens) and isinstance(shadows, Tokens):
+    if isinstance(targets, TokenAnswers) and isinstance(shadows, TokenAnswers):
         return targets.beside(shadows)
     return np.concatenate([np.asarray(targets), np.asarray(shadows)])
 
