@@ -18,7 +18,7 @@ BEGIN_TOKEN = 0
 """Number that stands before the first token of a document, and behind its last one where inputs are padded."""
 NO_TOKEN = -1
 """Label of a position behind the last token, which is no part of any loss."""
-BYTES = 256
+BYTE_VALUES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class ByteTokens(Sequences):
     @property
     def text_tokens(self) -> int:
         """The token that begins a document, and 256 bytes."""
-        return 1 + BYTES
+        return 1 + BYTE_VALUES
 
     def encode(self, text: str) -> list[int]:
         """The bytes of a text, each plus one."""
@@ -115,7 +115,7 @@ class ByteTokens(Sequences):
 
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The bytes of tokens, which may end within a letter."""
-        return bytes(token - 1 for token in tokens if BEGIN_TOKEN < token <= BYTES)
+        return bytes(token - 1 for token in tokens if BEGIN_TOKEN < token <= BYTE_VALUES)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which a release restores the preprocessing."""

@@ -101,7 +101,7 @@ class Fleet:
     def answers(
         self, x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, "records *positions"]
     ) -> Shaped[np.ndarray, "models records ..."]:
-        """What is kept of every model's answers: logits, or rows about the tokens of documents (`token_rows`).
+        """Every model's answers as they are kept: logits, or rows about the tokens of documents (`token_rows`).
 
         Args:
             x: inputs.
@@ -112,7 +112,10 @@ class Fleet:
         at_once = max(1, PREDICTION_TOKENS // x.shape[1])
         tokens = [torch.from_numpy(y[start : start + at_once]).to(self.device) for start in range(0, len(y), at_once)]
         return np.stack(
-            [np.concatenate([token_rows(*both) for both in zip(parts, tokens)]) for parts in self._parts(x, at_once)]
+            [
+                np.concatenate([token_rows(*both) for both in zip(parts, tokens, strict=True)])
+                for parts in self._parts(x, at_once)
+            ]
         )
 
     def _parts(

@@ -41,7 +41,7 @@ def means_over_tokens(values: Float[Tensor, "*models batch positions"], batch: B
 def token_rows(
     logits: Float[Tensor, "documents positions classes"], y: Int64[Tensor, "documents positions"]
 ) -> Shaped[np.ndarray, "documents positions"]:
-    """What is kept of answers about the tokens of documents, of `TOKEN_ROW`: never the logits themselves.
+    """Rows about the tokens of documents, of `TOKEN_ROW`: all that is kept of an answer, never the logits.
 
     Args:
         logits: of the next token at every position; everything is computed in float64.

@@ -28,7 +28,8 @@ SIGNALS_VERSION = 4
 def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> MappedAnswers:
     """Answers of all models for the records of a role, behind the run's guard, memory-mapped from the run's folder.
 
-    Float32 logits or probabilities, or classes, as the guard lets out. Only what no file holds is asked: a model that
+    Float32 logits or probabilities, or classes, as the guard lets out; of language models, per-token answers in the
+    place of logits (`targets.record_loss.token_rows`). Only what no file holds is asked: a model that
     is added to a run leaves the answers of the others as they are.
 
     Args:
@@ -90,7 +91,8 @@ def _asked(
         some = models[start : start + MODELS_AT_ONCE]
         if logits is None:
             fleet = load_fleet(run.config, run.dataset, run.folder, some)
-            yield from ((model, fleet.one(place).predict(x)[0]) for place, model in enumerate(some))
+            y = run.dataset.y[getattr(run.dataset.split, role)]
+            yield from ((model, fleet.one(place).answers(x, y)[0]) for place, model in enumerate(some))
         else:
             guarded = load_guarded(run.config, run.dataset, run.folder, some, run.guard)
             for place, model in enumerate(some):
