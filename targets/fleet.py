@@ -37,6 +37,11 @@ PREDICTION_TOKENS = 8192
 State = dict[str, Tensor]
 
 
+def records_at_once(shape: Sequence[int], positional: bool) -> int:
+    """Records whose answers are computed together; of documents fewer, since each has an answer at every position."""
+    return max(1, PREDICTION_TOKENS // shape[1]) if positional else PREDICTION_BATCH
+
+
 class Snapshots(pl.Callback):
     """Copies the weights after some epochs; training itself goes on as without it.
 
@@ -109,7 +114,7 @@ class Fleet:
         """
         if y.ndim == 1:
             return self.predict(x)
-        at_once = max(1, PREDICTION_TOKENS // x.shape[1])
+        at_once = records_at_once(x.shape, positional=True)
         tokens = [torch.from_numpy(y[start : start + at_once]).to(self.device) for start in range(0, len(y), at_once)]
         return np.stack(
             [
@@ -174,6 +179,9 @@ class Defense(CheckedFields):
     def strength(self) -> float | None:
         """The value that a sweep varies, for axes and tables; None if there is nothing to vary."""
         return None
+
+    not_on_documents: ClassVar[str | None] = None
+    """Reason why language models cannot be trained under it; None if they can."""
 
     def units(self, split: Split) -> int:
         """Size of the pool in units of the public size N: records, or persons where they are the unit."""

@@ -33,7 +33,7 @@ class GPT(nn.Module):
     """
 
     def __init__(self, *, shape: Sequence[int], classes: int, width: int = 64, depth: int = 2, heads: int = 4) -> None:
-        if len(shape) != 1:
+        if len(shape) != 1 or classes < 2:
             raise ValueError(NOT_DOCUMENTS)
         check_sizes(width=width, depth=depth, heads=heads)
         super().__init__()

@@ -37,7 +37,7 @@ class NetworkMaker:
         """Has a network, thrown away afterwards, answer two records.
 
         Raises:
-            ValueError: if there is no answer, or it is not one float for each record and class, of documents at every position.
+            ValueError: if there is no answer, or not one float for each record, class and, in documents, position.
         """
         records = torch.from_numpy(np.ascontiguousarray(dataset.x[:2]))
         wanted = (2, *dataset.y.shape[1:], len(dataset.classes))

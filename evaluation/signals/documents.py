@@ -17,7 +17,8 @@ from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.dataset import Dataset
 from palisade.data.sequences import NO_TOKEN, Sequences, inputs_of
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.stored import answers, cached
+from palisade.evaluation.signals.inner import inner_signals
+from palisade.evaluation.signals.stored import answers, cached, mean_log_probability
 from palisade.targets.run import Run
 
 COPIES, CHANGED_SHARE = 20, 0.1
@@ -32,7 +33,7 @@ def document_fields(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> d
     Args:
         run: a complete run on documents.
         grant: what attackers are granted.
-        threats: what they need; answers to edited copies of documents are asked for only where one of them does.
+        threats: what they need; edited copies of documents and what weights give are looked at only where one does.
 
     Raises:
         ValueError: if the grant holds back more than whole answers, for which there is no form on documents.
@@ -54,7 +55,7 @@ def document_fields(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> d
             "population_labels": data.labels[split.population],
             "population_features": data.x[split.population],
         }
-    return fields
+    return fields | inner_signals(run, threats) if grant.weights and run.has_weights() else fields
 
 
 def token_answers(
@@ -98,15 +99,6 @@ def texts_of(data: Dataset, y: Int64[np.ndarray, "documents T"]) -> Iterator[byt
 def document_signals(run: Run, role: str) -> MappedAnswers:
     """Signals of all models for the documents of a role, a row of `attacks.parts.signals.token_rows` each."""
     return answers(run, role).changed(lambda rows: token_rows(mean_log_probability(rows)))
-
-
-def mean_log_probability(rows: Shaped[np.ndarray, "... T"]) -> Float[np.ndarray, "..."]:
-    """Mean ℓ_t over a document's own tokens, float64.
-
-    Args:
-        rows: of `targets.record_loss.TOKEN_ROW`.
-    """
-    return np.asarray(np.nanmean(rows["log_probability"], axis=-1, dtype=np.float64))
 
 
 def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Real, Shaped
+from jaxtyping import Float, Real, Shaped
 
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.data.queries import PLAIN_QUERY, augmented
@@ -59,6 +59,15 @@ def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records
         signals = answer_paths(run, role, query, SIGNALS_SUFFIX)
         _remove_others(folder, {*paths.values(), *signals.values()}, below=len(paths))
     return [np.load(path, mmap_mode="r") for path in paths.values()]
+
+
+def mean_log_probability(rows: Shaped[np.ndarray, "... T"]) -> Float[np.ndarray, "..."]:
+    """Mean ℓ_t over a document's own tokens, float64.
+
+    Args:
+        rows: of `targets.record_loss.TOKEN_ROW`.
+    """
+    return np.asarray(np.nanmean(rows["log_probability"], axis=-1, dtype=np.float64))
 
 
 def answer_paths(run: Run, role: str, query: str, suffix: str = ".npy") -> dict[int, Path]:

@@ -84,7 +84,7 @@ def test_pieces_of_a_document_share_its_fate(tmp_path):
         (
             "text,who\na,\nb,x\n",
             {"person": "who"},
-            r"^data.person=who: expected a value in each row; remove or fill 1 ",
+            r"^data.person=who: expected a value in each row; ",
         ),
         ("text,n\n,1\nb,2\n", {}, r"^data.field=text: expected a text in each document; remove the 1 of "),
         ("text\na\n", {"length": 0}, r"^length=0: expected an integer >= 1 and <= 65536; "),
