@@ -118,7 +118,8 @@ class Meter:
             return getattr(cut, name)
         value = getattr(self.outputs, name)
         if name in ("tokens", "population_tokens") and value is not None:
-            self.handed = max(self.handed, 1)
+            copies = value.neighbor_losses if "neighbors" in self.threat.tokens else None
+            self.handed = max(self.handed, 1 if copies is None else 1 + copies.shape[-1])
             return value.declared(self.threat.tokens, self.threat.base)
         if name == "population" and value is not None:
             return GrantedPopulation(value, self.threat)

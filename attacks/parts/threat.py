@@ -136,7 +136,7 @@ class ThreatModel:
         return None
 
     def _missing_tokens(self, view: View) -> str | None:
-        if self.one_class and view.tokens is not None:
+        if view.tokens is not None and (self.one_class or self.whole_answers or self.outputs == "logits"):
             return "needs a class for the whole record; a text has one at every position"
         if not self.tokens:
             return None

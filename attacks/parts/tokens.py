@@ -154,7 +154,7 @@ class TokenAnswers:
         """The first field that is not there of those which parts need; None if all are."""
         names = [name for part in parts for name in FIELDS_OF_PARTS[part]]
         if base:
-            names += [f"base_{name}" for name in dict.fromkeys(["log_probabilities", *names]) if name in BY_TOKEN]
+            names.append("base_log_probabilities")
         return next((name for name in names if getattr(self, name) is None), None)
 
     def rows(self) -> Shaped[np.ndarray, "models records"]:

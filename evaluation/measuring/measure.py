@@ -85,7 +85,7 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
     scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     needs: dict[str, Mapping[str, Any]] = {}
     skipped: dict[str, str] = {}
-    for attack in map(subject.suited, attacks):
+    for attack in map(subject.suited, applicable(attacks, view)):
         if (reason := subject.lacking(attack, view)) is not None:
             skipped[attack.name] = reason
             continue
@@ -103,6 +103,17 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
             "measured": queries,
         }  # fmt: skip
     return AttackScores(scores, needs, skipped)
+
+
+def applicable(attacks: Iterable[Attack], view: View) -> list[Attack]:
+    """Attacks on data of this kind: lists hold attacks on texts, too, which say nothing where there are none.
+
+    Args:
+        attacks: those that were chosen; if all of them are attacks on texts, they stay, to be skipped with the reason.
+        view: what they see.
+    """
+    chosen = list(attacks)
+    return chosen if view.tokens is not None else [each for each in chosen if not each.threat.tokens] or chosen
 
 
 def _fewest_scored(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> int:
