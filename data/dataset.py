@@ -135,6 +135,11 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
 
 def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
     """This data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
+    if dataset.positional:
+        raise ValueError(
+            f"canary.kind={canaries.kind}: expected none for documents, which have no class that could be wrong; leave"
+            " it out"
+        )
     x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
     return replace(dataset, x=x, y=y, split=split)
 

@@ -131,7 +131,7 @@ def document_measures(
     """Contributions of documents to every measure of a language model; their mean is that over all tokens, or bytes.
 
     Args:
-        rows: of one model, of `targets.record_loss.TOKEN_ROW`.
+        rows: of one model, of `data.sequences.TOKEN_ROW`.
         text_bytes: length of each text as far as it is read.
     """
     log_probability, is_token = rows["log_probability"].astype(np.float64), ~np.isnan(rows["log_probability"])

@@ -9,12 +9,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from palisade.data.loaders import Batch
-from palisade.data.sequences import NO_TOKEN
-
-TOKEN_COLUMNS = ("log_probability", "mean", "variance")
-TOKEN_ROW = np.dtype([*((name, np.float32) for name in TOKEN_COLUMNS), ("greedy", np.bool_)])
-"""What a language model's answer about a token says: ℓ = log p of the token, the mean μ and the variance σ² of the log
-probabilities of all tokens under the answer itself, and whether the token is the likeliest one."""
+from palisade.data.sequences import NO_TOKEN, TOKEN_COLUMNS, TOKEN_ROW
 
 
 def record_losses(

@@ -72,13 +72,29 @@ def token_answers(
         counted: which of its documents.
         copies: losses of their edited copies, if they were asked for.
     """
-    rows = list(answers(run, role).about(counted))
     y = run.dataset.y[getattr(run.dataset.split, role)[counted]]
+    return token_answers_of(list(answers(run, role).about(counted)), run.dataset, y, copies)
+
+
+def token_answers_of(
+    rows: list[Shaped[np.ndarray, "documents T"]],
+    data: Dataset,
+    y: Int64[np.ndarray, "documents T"],
+    copies: Float[np.ndarray, "models documents copies"] | None = None,
+) -> TokenAnswers:
+    """Answers as attackers see them.
+
+    Args:
+        rows: of each model, of `data.sequences.TOKEN_ROW`.
+        data: that the documents are of.
+        y: their tokens, −1 behind the last one.
+        copies: losses of their edited copies.
+    """
     mask = y != NO_TOKEN
     parts = {field: np.stack([_filled(own[column], mask) for own in rows]) for field, column in COLUMNS.items()}
     return TokenAnswers(
         mask=mask,
-        zlib_bytes=np.array([len(zlib.compress(text)) for text in texts_of(run.dataset, y)]),
+        zlib_bytes=np.array([len(zlib.compress(text)) for text in texts_of(data, y)]),
         neighbor_losses=copies,
         **parts,
     )

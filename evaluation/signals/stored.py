@@ -65,7 +65,7 @@ def mean_log_probability(rows: Shaped[np.ndarray, "... T"]) -> Float[np.ndarray,
     """Mean ℓ_t over a document's own tokens, float64.
 
     Args:
-        rows: of `targets.record_loss.TOKEN_ROW`.
+        rows: of `data.sequences.TOKEN_ROW`.
     """
     return np.asarray(np.nanmean(rows["log_probability"], axis=-1, dtype=np.float64))
 
