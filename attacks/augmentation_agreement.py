@@ -22,7 +22,7 @@ class AugmentationAgreement(Attack):
     idea = (
         "Shows the model altered copies of the record, such as mirrored ones, and counts how many it still names right."
     )
-    threat = ThreatModel(queries=None)
+    threat = ThreatModel(queries=None, one_class=True)
 
     def missing(self, view: View) -> str | None:
         """The reason why it is skipped: besides its needs, one query a record has no copies to agree."""

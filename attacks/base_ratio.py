@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float
@@ -21,7 +22,8 @@ class BASE(Attack):
 
     Dividing by p̄ = ½(mean_IN + mean_OUT), the confidence expected of a model that may or may not have been trained on
     the record, separates memorized records from easy ones. It fits a mean and no variance, hence it is strong with few
-    shadows. It ranks records as online RMIA does, with neither population nor ties.
+    shadows. It ranks records as online RMIA does, with neither population nor ties. Of a text, p is that of a token on
+    the geometric mean, with T = 1 whatever is set.
 
     Args:
         temperature: of the softmax, above 0; 2 is the value published for Purchase100. Fixed before labels are seen.
@@ -42,6 +44,10 @@ class BASE(Attack):
     def threat(self) -> ThreatModel:
         """Confidence at the temperature, of shadows IN and OUT."""
         return ThreatModel(outputs="top-k", shadows="online", temperature=self.temperature)
+
+    def suited(self, view: View) -> Self:
+        """With T = 1 on texts."""
+        return self if view.tokens is None else replace(self, temperature=1.0)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         log_confidence = view.log_confidence(self.temperature)[:, :, 0]

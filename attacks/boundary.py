@@ -56,7 +56,7 @@ class Boundary(Attack):
     @property
     def threat(self) -> ThreatModel:
         """Labels alone, with the records and up to `budget` queries of its own choice for each."""
-        return ThreatModel(features=True, free_queries=True, queries=self.budget)
+        return ThreatModel(features=True, free_queries=True, queries=self.budget, one_class=True)
 
     def missing(self, view: View) -> str | None:
         """The reason why it is skipped: besides its needs, tokens cannot be moved by small steps."""

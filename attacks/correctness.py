@@ -20,7 +20,7 @@ class Correctness(Attack):
 
     name = "correctness"
     idea = "Takes for a member whatever the model names right."
-    threat = ThreatModel(outputs="label")
+    threat = ThreatModel(outputs="label", one_class=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         correct = view.correct[:, :, 0]

@@ -26,7 +26,7 @@ class Entropy(Threshold):
     @property
     def threat(self) -> ThreatModel:
         """The needs of a threshold; true classes only where thresholds are set for each class."""
-        return replace(super().threat, label=self.per_class)
+        return replace(super().threat, label=self.per_class, one_class=True)
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
         entropy = view.entropy[:, :, 0]

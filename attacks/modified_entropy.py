@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.blocks import in_blocks
+from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
 
@@ -26,6 +27,11 @@ class ModifiedEntropy(Threshold):
     name = "modified_entropy"
     idea = "Takes for a member whatever the model is sure of and right about."
     per_class: bool = True
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The needs of a threshold, on answers for one class a record."""
+        return replace(super().threat, one_class=True)
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
         modified_entropy = view.modified_entropy[:, :, 0]

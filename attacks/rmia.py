@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Self
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,6 +37,8 @@ class RMIA(Attack):
     Online: p̄ = ½(mean_IN + mean_OUT). Offline, and always for z: p̄ = ½[(1 + a) mean_OUT + 1 − a]. If the only shadow
     was trained on x, its p gives the missing p_OUT as (p + a − 1)/a, which a = 0 leaves undefined.
 
+    Of a text, p is that of a token on the geometric mean, with T = γ = 1 whatever is set: no other T is there.
+
     Args:
         online: whether shadows that trained on the record are used.
         temperature: of the softmax, above 0. With γ fixed before labels are seen; 2 and 2 were published for Purchase.
@@ -69,6 +71,10 @@ class RMIA(Attack):
             population=True,
             temperature=self.temperature,
         )
+
+    def suited(self, view: View) -> Self:
+        """With T = γ = 1 on texts."""
+        return self if view.tokens is None else replace(self, temperature=1.0, gamma=1.0)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.population is not None

@@ -15,10 +15,11 @@ from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
 from palisade.data.columns import Columns, UnfittedColumns, UnknownWordsWarning, unknown_words_line
-from palisade.data.labels import is_numbered
+from palisade.data.labels import is_numbered, numbers_of_classes
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
+from palisade.data.sequences import Sequences
 from palisade.data.settings import instantiated, validated
 from palisade.data.split import Roles, Split
 
@@ -37,7 +38,7 @@ class Dataset:
     Args:
         name: part of a run's folder.
         x: inputs, numbers or the numbers of words, in memory or memory-mapped.
-        y: labels, 0..C−1.
+        y: labels, 0..C−1; of documents one at every position, the next token, and −1 behind the last one.
         classes: the C words that the labels stand for.
         split: the role of each record.
         preprocessing: from raw rows to `x`; it travels with the release.
@@ -48,7 +49,7 @@ class Dataset:
 
     name: str
     x: Float32[np.ndarray, "records *shape"] | Int64[np.ndarray, "records *shape"]
-    y: Int64[np.ndarray, " records"]
+    y: Int64[np.ndarray, "records *positions"]
     classes: tuple[str, ...]
     split: Split
     preprocessing: Preprocessing
@@ -60,6 +61,16 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Of one record's input."""
         return self.preprocessing.shape
+
+    @property
+    def positional(self) -> bool:
+        """True for documents: a class at every position, which is what language models are trained on."""
+        return self.y.ndim > 1
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " records"]:
+        """One class of each record: documents are all of one."""
+        return np.zeros(len(self.y), dtype=np.int64) if self.positional else self.y
 
     def not_covered(self, roles: Collection[str]) -> tuple[str, ...]:
         """Facts about private records that are published beside a model without noise, outside its privacy claim.
@@ -105,15 +116,16 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
     """
     records = source.load()
     split = roles.draw(
-        len(records.labels), records.persons, seed, records.published_test, records.reference, records.test
+        len(records.rows), records.persons, seed, records.published_test, records.reference, records.test
     )
     preprocessing = _fit(records, split)
     fingerprint = records.fingerprint()
+    y, classes = _labels(records, preprocessing)
     return Dataset(
         name=records.name,
         x=_inputs(records, preprocessing, fingerprint),
-        y=records.labels,
-        classes=records.classes,
+        y=y,
+        classes=classes,
         split=split,
         preprocessing=preprocessing,
         fingerprint=fingerprint,
@@ -124,6 +136,11 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
 
 def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
     """This data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
+    if dataset.positional:
+        raise ValueError(
+            f"canary.kind={canaries.kind}: expected none for documents, which have no class that could be wrong; leave"
+            " it out"
+        )
     x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
     return replace(dataset, x=x, y=y, split=split)
 
@@ -174,6 +191,16 @@ def _fit(records: Records, split: Split) -> Preprocessing:
             table.iloc[split.reference], "reference", _of(records.persons, split.reference)
         )
     return records.preprocessing.fit(table.iloc[split.pool], "private", _of(records.persons, split.pool))
+
+
+def _labels(
+    records: Records, preprocessing: Preprocessing
+) -> tuple[Int64[np.ndarray, "records *positions"], tuple[str, ...]]:
+    """The classes of records, or the tokens of documents, with their words."""
+    if records.labels is not None:
+        return records.labels, records.classes
+    assert isinstance(preprocessing, Sequences) and isinstance(records.rows, np.ndarray)
+    return preprocessing.labels(records.rows), numbers_of_classes(preprocessing.vocabulary)
 
 
 def _of(persons: Int64[np.ndarray, " records"] | None, chosen: Int64[np.ndarray, " part"]) -> Any:

@@ -49,7 +49,12 @@ def classes_of(
 
 def is_numbered(classes: Sequence[str]) -> bool:
     """True if the classes are called 0, 1, …, which says nothing about records."""
-    return tuple(classes) == tuple(map(str, range(len(classes))))
+    return tuple(classes) == numbers_of_classes(len(classes))
+
+
+def numbers_of_classes(count: int) -> tuple[str, ...]:
+    """Classes that are called 0, 1, …"""
+    return tuple(map(str, range(count)))
 
 
 def numbered(

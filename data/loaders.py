@@ -23,14 +23,20 @@ Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]
 class Batch(NamedTuple):
     """One step's records; a leading model axis is there when a stack is trained.
 
-    Soft labels, where a defense trains on any, stand in `targets` beside the classes.
+    Documents have a class at every position. Soft labels, where a defense trains on any, stand in `targets` beside the
+    classes.
     """
 
     x: Real[Tensor, "*models batch ..."]
-    y: Int64[Tensor, "*models batch"]
+    y: Int64[Tensor, "*models batch *positions"]
     mask: Bool[Tensor, "*models batch"]
     records: Int64[Tensor, "*models batch"]
-    targets: Float[Tensor, "*models batch classes"] | None = None
+    targets: Float[Tensor, "*models batch *positions classes"] | None = None
+
+    @property
+    def positional(self) -> bool:
+        """True for documents: a class at every position, of which padding has none."""
+        return self.y.ndim > self.mask.ndim
 
 
 class Gather(Dataset[Batch]):
@@ -47,10 +53,10 @@ class Gather(Dataset[Batch]):
     def __init__(
         self,
         x: Real[np.ndarray, "records ..."],
-        y: Int64[np.ndarray, " records"],
+        y: Int64[np.ndarray, "records *positions"],
         *,
         stacked: bool,
-        soft_labels: Float32[np.ndarray, "models records classes"] | None = None,
+        soft_labels: Float32[np.ndarray, "models records *positions classes"] | None = None,
         device: torch.device = CPU,
     ) -> None:
         self.x, self.y, self.stacked, self.soft_labels, self.device = x, torch.tensor(y), stacked, soft_labels, device
@@ -68,7 +74,9 @@ class Gather(Dataset[Batch]):
             None if self.soft_labels is None else torch.from_numpy(self._soft_labels(index)),
         )
 
-    def _soft_labels(self, index: Int64[np.ndarray, "*models batch"]) -> Float32[np.ndarray, "*models batch classes"]:
+    def _soft_labels(
+        self, index: Int64[np.ndarray, "*models batch"]
+    ) -> Float32[np.ndarray, "*models batch *positions classes"]:
         assert self.soft_labels is not None
         model = np.arange(len(index))[:, None] if self.stacked else 0
         return self.soft_labels[model, index]
@@ -90,11 +98,12 @@ class _Placed:
         x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
         soft_labels = None
         if self.soft_labels is not None:
-            models, count, classes = self.soft_labels.shape
+            models, count, *shape = self.soft_labels.shape
             first = count * torch.arange(models, device=self.device).unsqueeze(1) if records.ndim == 2 else 0
-            soft_labels = self.soft_labels.view(-1, classes).index_select(0, (records + first).flatten())
-            soft_labels = soft_labels.view(*records.shape, classes)
-        return Batch(x.view(*records.shape, *x.shape[1:]), y.view(records.shape), there, records, soft_labels)
+            soft_labels = self.soft_labels.flatten(0, 1).index_select(0, (records + first).flatten())
+            soft_labels = soft_labels.view(*records.shape, *shape)
+        x, y = (part.view(*records.shape, *part.shape[1:]) for part in (x, y))
+        return Batch(x, y, there, records, soft_labels)
 
 
 def training_loader(data: Gather, sampler: Sampler) -> DataLoader[Batch]:

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64, Shaped
 from palisade.data.columns import Columns
 from palisade.data.rows import CHUNK_RECORDS, shaped
 from palisade.data.scattering import Scattering
+from palisade.data.sequences import ByteTokens
 from palisade.data.tokens import Tokens
 
 
@@ -76,9 +77,9 @@ class Scale:
         return cls(**{name: tuple(content[name]) for name in ("shape", "shift", "factor")})
 
 
-Preprocessing = Scale | Columns | Scattering | Tokens
+Preprocessing = Scale | Columns | Scattering | Tokens | ByteTokens
 PREPROCESSING_KINDS: Mapping[Any, type[Preprocessing]] = {
-    step.kind: step for step in (Scale, Columns, Scattering, Tokens)
+    step.kind: step for step in (Scale, Columns, Scattering, Tokens, ByteTokens)
 }
 
 

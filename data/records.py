@@ -39,8 +39,8 @@ class Records:
     Args:
         name: of the data set; it becomes part of a run's folder.
         rows: raw rows: an array (records, ...) or a table.
-        labels: 0..C−1.
-        classes: the C words that the labels stand for.
+        labels: 0..C−1; None for documents, whose class at every position is a token (`data.sequences`).
+        classes: the C words that the labels stand for; empty for documents.
         persons: a number for the person behind each record, or None if records are the unit of privacy.
         published: the checksum by which public data are known; None for private data, since anyone could test
             a guess about them against their checksum.
@@ -55,8 +55,8 @@ class Records:
 
     name: str
     rows: np.ndarray | pd.DataFrame
-    labels: Int64[np.ndarray, " records"]
-    classes: tuple[str, ...]
+    labels: Int64[np.ndarray, " records"] | None
+    classes: tuple[str, ...] = ()
     persons: Int64[np.ndarray, " records"] | None = None
     published: str | None = None
     preprocessing: Preprocessing | UnfittedColumns
@@ -69,6 +69,8 @@ class Records:
             raise ValueError(
                 f"data.name={self.name}: expected at most 100 letters, digits and - _ . +; choose such a folder name"
             )
+        if self.labels is None:
+            return
         if len(self.classes) < 2:
             raise ValueError(f"data {self.name}: the only class is {self.classes[0]}; add records of another class")
         counts = np.bincount(self.labels, minlength=len(self.classes))
@@ -84,8 +86,9 @@ class Records:
         columns = (
             [self.rows] if isinstance(self.rows, np.ndarray) else [self.rows[name].to_numpy() for name in self.rows]
         )
-        for column in (*columns, self.labels, *([] if self.persons is None else [self.persons])):
-            _update(digest, column)
+        for column in (*columns, self.labels, self.persons):
+            if column is not None:
+                _update(digest, column)
         return digest.hexdigest()
 
 

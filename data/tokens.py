@@ -52,7 +52,7 @@ class Tokens(CheckedFields):
         Raises:
             ValueError: if `rows` is one text, or anything but a list of texts.
         """
-        texts = self._checked(rows)
+        texts = checked_texts(rows)
         inputs = np.full((len(texts), self.length), PADDING_TOKEN, dtype=np.int64)
         for row, text in zip(inputs, texts, strict=True):
             words = WORD_PATTERN.findall(text.lower())[: self.length]
@@ -71,13 +71,19 @@ class Tokens(CheckedFields):
     def _bucket(self, word: str) -> int:
         return 1 + zlib.crc32(word.encode("utf-8", "surrogatepass")) % (self.buckets - 1)
 
-    def _checked(self, rows: Iterable[str]) -> list[str]:
-        if isinstance(rows, str):
-            raise ValueError("rows are a single text; give a list of texts")
-        if not isinstance(rows, Iterable) or getattr(rows, "ndim", 1) != 1:
-            raise ValueError(f"rows are of type {type(rows).__name__}, not a list of texts; give one text per record")
-        texts = list(rows)
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"rows: record {number} is of type {type(text).__name__}; give every record as a text")
-        return texts
+
+def checked_texts(rows: Iterable[str]) -> list[str]:
+    """Raw rows as a list of texts.
+
+    Raises:
+        ValueError: if they are one text, or anything but a list of texts.
+    """
+    if isinstance(rows, str):
+        raise ValueError("rows are a single text; give a list of texts")
+    if not isinstance(rows, Iterable) or getattr(rows, "ndim", 1) != 1:
+        raise ValueError(f"rows are of type {type(rows).__name__}, not a list of texts; give one text per record")
+    texts = list(rows)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"rows: record {number} is of type {type(text).__name__}; give every record as a text")
+    return texts

@@ -29,6 +29,7 @@ class AdversarialRegularization(Defense):
         ValueError: if a value is out of range; in training, if the model collapses or h is dead.
     """
 
+    not_on_documents = "its attacker looks at one answer a record"
     separable, cost = False, 4.0
     roles = frozenset({"reference"})
     attacks = ("modified_entropy", "lira")

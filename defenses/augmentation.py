@@ -38,6 +38,8 @@ class Augmentation(Defense):
         ValueError: if a value is out of range, or the records are not of the kind.
     """
 
+    not_on_documents = "tokens are no numbers that could be changed a little"
+    not_on_documents = "tokens are no numbers that could be changed a little"
     kind: Kind
     amount: Annotated[Positive, remedy("choose e.g. 0.1, or defense=none for 0")]
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Bool, Int64, Real
+from jaxtyping import Bool, Float, Int64, Real
 from numpy import ndarray
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
+from scipy.sparse import csr_array
 from torch import nn
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
+from palisade.data.tokens import PADDING_TOKEN
 from palisade.defenses.parts.composition import Composed, check_epochs
 from palisade.fields import remedy
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 
 RECORDS_PER_BLOCK = 1024
+RUN_TOKENS = 5
+"""Tokens in a row by which texts are compared, as of Lee et al. (2022, section 4.2)."""
+Similarity = Callable[[Int64[ndarray, "some"], Int64[ndarray, "others"]], Float[ndarray, "some others"]]
 SIMILARITY_WARNING = (
     "records were removed by similarity: one record less may bring others back, so the base's ε does not hold"
 )
@@ -43,11 +50,12 @@ class Deduplication(Composed):
 
     Args:
         base: what trains on the records that are left.
-        threshold: cosine similarity of inputs, above 0 and at most 1, from which a record counts as a duplicate of
-            one that was kept, whatever its label; None: exact duplicates only.
+        threshold: similarity of inputs, above 0 and at most 1, from which a record counts as a duplicate of one that
+            was kept, whatever its label: the cosine of numbers, of texts the Jaccard similarity of their runs of 5
+            tokens. None: exact duplicates only.
 
     Raises:
-        ValueError: if the threshold is out of range, or records are texts, whose inputs have no cosine.
+        ValueError: if the threshold is out of range.
     """
 
     threshold: Annotated[float, Field(gt=0, le=1), remedy("choose e.g. 0.95, or null for exact ones")] | None = None
@@ -92,7 +100,7 @@ class Deduplication(Composed):
 def first_alike(dataset: Dataset, split: Split) -> Int64[ndarray, " pool"]:
     """For each pool record the position of the first with the same content."""
     persons = np.zeros(len(split.pool), dtype=np.int64) if split.persons is None else split.persons
-    labels = np.stack([dataset.y[split.pool], persons], axis=1)
+    labels = np.column_stack([dataset.y[split.pool], persons])
     first: dict[bytes, int] = {}
     return np.array(
         [
@@ -103,23 +111,45 @@ def first_alike(dataset: Dataset, split: Split) -> Int64[ndarray, " pool"]:
 
 
 def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, " distinct"]:
-    """The records that are kept if each, in order, goes that is too similar to one kept before it.
-
-    Raises:
-        ValueError: if inputs are numbers of words.
-    """
-    if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(
-            f"defense.threshold={threshold}: expected null for inputs of words, which have no similarity; choose null"
-            " for exact duplicates"
-        )
-    rows = x.reshape(len(x), -1)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
-    distinct = np.zeros(len(rows), dtype=bool)
-    for start in range(0, len(rows), RECORDS_PER_BLOCK):
-        block = rows[start : start + RECORDS_PER_BLOCK]
-        candidates = ~(block @ rows[:start][distinct[:start]].T >= threshold).any(axis=1)
-        within = block @ block.T >= threshold
+    """The records that are kept if each, in order, goes that is too similar to one kept before it."""
+    similarity = cosine(x) if np.issubdtype(x.dtype, np.floating) else jaccard(x)
+    distinct = np.zeros(len(x), dtype=bool)
+    for start in range(0, len(x), RECORDS_PER_BLOCK):
+        block, before = np.arange(start, min(start + RECORDS_PER_BLOCK, len(x))), np.flatnonzero(distinct[:start])
+        candidates = ~(similarity(block, before) >= threshold).any(axis=1)
+        within = similarity(block, block) >= threshold
         for i in np.flatnonzero(candidates):
             distinct[start + i] = not (within[i, :i] & distinct[start : start + i]).any()
     return np.flatnonzero(distinct)
+
+
+def cosine(x: Real[ndarray, "records ..."]) -> Similarity:
+    """Cosine of the angle between inputs of numbers."""
+    rows = x.reshape(len(x), -1)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
+    return lambda some, others: np.asarray(rows[some] @ rows[others].T)
+
+
+def jaccard(x: Int64[ndarray, "records positions"]) -> Similarity:
+    """Runs of 5 tokens that two texts share, over those that either has; of a shorter text, all of its tokens.
+
+    Args:
+        x: tokens, 0 where there is none.
+    """
+    number_of: dict[bytes, int] = {}
+    columns, sizes = [], []
+    for row in x:
+        tokens = row[row != PADDING_TOKEN]
+        runs = sliding_window_view(tokens, min(RUN_TOKENS, len(tokens))) if len(tokens) else tokens[None]
+        own = {number_of.setdefault(run.tobytes(), len(number_of)) for run in runs}
+        columns += sorted(own)
+        sizes.append(len(own))
+    places = np.concatenate([[0], np.cumsum(sizes)])
+    holds = csr_array((np.ones(len(columns)), columns, places), shape=(len(x), len(number_of)))
+
+    def similarity(some: ndarray, others: ndarray) -> ndarray:
+        shared = (holds[some] @ holds[others].T).toarray()
+        counts = np.asarray(sizes)
+        return np.asarray(shared / (counts[some][:, None] + counts[others] - shared))
+
+    return similarity

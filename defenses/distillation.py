@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from palisade.data.loaders import Batch
+from palisade.data.sequences import NO_TOKEN
 from palisade.data.split import Split
 from palisade.defenses.parts.composition import Composed, check_batch
 from palisade.defenses.parts.reference import STUDENT_RESTRICTION, check_count, reference_as_pool
@@ -71,9 +72,10 @@ class Distillation(Composed):
         student_split = reference_as_pool(split)
         teacher = self.base.fit(fitter.base.stage(TEACHER_STAGE), split, membership)
         answers = teacher.predict(fitter.dataset.x[student_split.pool])
-        labels = np.zeros((len(answers), len(fitter.dataset.y), answers.shape[-1]), dtype=np.float32)
+        labels = np.zeros((len(answers), len(fitter.dataset.y), *answers.shape[2:]), dtype=np.float32)
         labels[:, student_split.pool] = softmax(answers / self.temperature, axis=-1)
-        fleet = student.train(student_split, surest(answers, count), soft_labels=labels)
+        is_token = fitter.dataset.y[student_split.pool] != NO_TOKEN
+        fleet = student.train(student_split, surest(answers, count, is_token), soft_labels=labels)
         fleet.stages = {TEACHER_STAGE: teacher}
         return fleet
 
@@ -83,15 +85,23 @@ class Distillation(Composed):
         return claim.leaving_out(STUDENT_RESTRICTION) if claim.guarantee else claim
 
 
-def surest(answers: Float32[ndarray, "models records classes"], count: int) -> Bool[ndarray, "models records"]:
+def surest(
+    answers: Float32[ndarray, "models records *positions classes"],
+    count: int,
+    is_token: Bool[ndarray, "records *positions"] | None = None,
+) -> Bool[ndarray, "models records"]:
     """For each model the `count` records whose predicted probabilities have the lowest entropy.
 
     Args:
         answers: logits.
         count: up to the number of records.
+        is_token: of documents, the positions that hold tokens, over which the entropy is averaged.
     """
     logarithms = log_softmax(answers.astype(np.float64), axis=-1)
     entropies = -(np.exp(logarithms) * logarithms).sum(axis=-1)
+    if entropies.ndim > 2:
+        assert is_token is not None
+        entropies = entropies.sum(axis=-1, where=is_token) / is_token.sum(axis=-1)
     selected = np.zeros(entropies.shape, dtype=bool)
     np.put_along_axis(selected, entropies.argsort(axis=-1, kind="stable")[:, :count], True, axis=-1)
     return selected

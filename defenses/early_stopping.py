@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from palisade.data.loaders import Batch
 from palisade.data.placement import sent
 from palisade.data.split import Split
 from palisade.fields import Count
-from palisade.targets.fleet import PREDICTION_BATCH, Defense, Fitter
+from palisade.targets.fleet import Defense, Fitter, records_at_once
+from palisade.targets.record_loss import record_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +132,10 @@ class BestWeights(pl.Callback):
         network.eval()
         models, total = len(self.lowest), torch.zeros(len(self.lowest), device=self.x.device)
         with torch.no_grad():
-            for x, y in zip(*(torch.split(part, PREDICTION_BATCH) for part in (self.x, self.y)), strict=True):
+            at_once = records_at_once(self.x.shape, self.y.ndim > 1)
+            for x, y in zip(*(torch.split(part, at_once) for part in (self.x, self.y)), strict=True):
                 logits = network(x.expand(models, *x.shape)) if self.stacked else network(x).unsqueeze(0)
-                losses = F.cross_entropy(logits.flatten(end_dim=1), y.repeat(models), reduction="none")
-                total += losses.view(models, -1).sum(dim=1)
+                y, every = y.expand(models, *y.shape), torch.ones(models, len(y), dtype=torch.bool, device=y.device)
+                total += record_losses(logits, Batch(x, y, every, every)).sum(dim=1)
         network.train()
         return (total / len(self.y)).cpu()

@@ -36,6 +36,7 @@ class HAMP(Defense):
         ValueError: if γ or α is out of range.
     """
 
+    not_on_documents = "its soft labels have the entropy of one answer a record"
     attacks = ("lira",)
     entropy: Annotated[Fraction, Field(examples=[0.5])]
     alpha: Annotated[NonNegative, Field(examples=[0.03])]

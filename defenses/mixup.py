@@ -33,6 +33,7 @@ class Mixup(Defense):
         ValueError: if α is not positive, or if the records are texts.
     """
 
+    not_on_documents = "tokens are no numbers that could be mixed"
     separable = False
     alpha: Annotated[Positive, remedy("choose e.g. 1, or defense=none for 0")]
 

@@ -48,6 +48,7 @@ class PATE(Defense):
         ValueError: if a value is out of range.
     """
 
+    not_on_documents = "teachers vote on one class a record"
     staged = True
     cost = 2.0
     teachers: Annotated[int, Field(ge=2, examples=[25])]

@@ -54,6 +54,6 @@ class RelaxLoss(Defense):
 def _flattened(logits: Float[Tensor, "*models batch classes"], batch: Batch) -> Float[Tensor, "*models batch classes"]:
     """Soft labels: as much on the true class as the model gives it now, the rest evenly on the others."""
     classes = logits.shape[-1]
-    is_true = F.one_hot(batch.y, classes).bool()
+    is_true = F.one_hot(batch.y.clamp(min=0), classes).bool()
     confidence = logits.softmax(dim=-1).where(is_true, 0).sum(dim=-1, keepdim=True)
     return confidence.where(is_true, (1 - confidence) / (classes - 1))

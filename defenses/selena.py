@@ -45,6 +45,7 @@ class Selena(Composed):
         ValueError: if a count is out of range, or the base trains in stages or ignores soft labels.
     """
 
+    not_on_documents = "its sub-models label each record by one answer"
     canaries = ("near_duplicate",)
     sub_models: Annotated[int, Field(ge=2, examples=[25])]
     left_out: Annotated[Count, Field(examples=[10])]

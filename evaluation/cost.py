@@ -18,10 +18,12 @@ from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
+from palisade.evaluation.signals.documents import COPIES
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import answer_paths, stamp
 from palisade.targets import engines
+from palisade.targets.plan import NUMBERS_PER_TOKEN
 from palisade.targets.run import Run, canonical
 
 ASKED_RECORDS = 512
@@ -110,7 +112,8 @@ def cost_of(run: Run, protocol: AttackProtocol, rehearsal: RehearsedTimes) -> Ev
 
     The time of an answer is measured on a few records by one of the run's models.
     """
-    models, records, classes = len(run.models()), len(run.dataset.split.audited), len(run.dataset.classes)
+    models, records, data = len(run.models()), len(run.dataset.split.audited), run.dataset
+    classes = NUMBERS_PER_TOKEN * data.shape[0] if data.positional else len(data.classes)  # numbers of an answer
     trained = cost_of_attacks(run, protocol.attacks_on(run))
     time_of = answer_time(run)
     of_models, of_guard = _unstored_answers(run, protocol)
@@ -168,8 +171,9 @@ def answer_time(run: Run) -> AnswerTime:
         return AnswerTime(model=0.0)
     x = run.dataset.x[run.dataset.split.audited[:ASKED_RECORDS]]
     fleet = load_fleet(run.config, run.dataset, run.folder, [0])
-    fleet.predict(x[:1])  # which loads what is loaded once
-    model = _seconds_a_record(lambda: fleet.predict(x), len(x))
+    y = run.dataset.y[run.dataset.split.audited[:ASKED_RECORDS]]
+    fleet.answers(x[:1], y[:1])  # which loads what is loaded once
+    model = _seconds_a_record(lambda: fleet.answers(x, y), len(x))
     if run.guard == Run(run.folder).guard:
         return AnswerTime(model=model)
     guarded = load_guarded(run.config, run.dataset, run.folder, [0], run.guard)
@@ -216,7 +220,9 @@ def _signals(run: Run, protocol: AttackProtocol, time_of: AnswerTime) -> _Signal
     plain, signals = Run(run.folder), _Signals()
     records = len(run.dataset.split.audited)
     answers = len(run.models()) * records
-    hidden = run.has_weights() and not is_vectors(run.dataset.x)
+    if any("neighbors" in threat.tokens for threat in threats) and run.has_weights():
+        signals = signals.and_also("neighbor_losses", run, answers * COPIES * time_of.model, answers * COPIES)
+    hidden = run.has_weights() and not is_vectors(run.dataset.x) and not run.dataset.positional
     if hidden and any(threat.shadow_features for threat in threats):
         asked = min(SHADOW_MODELS, len(run.models())) * records
         signals = signals.and_also("last_hidden", plain, asked * time_of.model, asked * RANDOM_HIDDEN)

@@ -17,7 +17,7 @@ from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import stamp
-from palisade.evaluation.utility import TEST_ACCURACY, Utility
+from palisade.evaluation.utility import PERPLEXITY, TEST_ACCURACY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 
@@ -39,7 +39,7 @@ class AttackProtocol:
             Both are fixed beforehand; how many other ways were tried on a run is corrected for.
         queries: how each record is put to the models.
         adaptive: the nodes of attacks that a run's defense or guard may ask for, by name.
-        utility: the measure that results are read by; all are taken.
+        utility: the measure that results are read by; all are taken. None: accuracy, of language models perplexity.
         slices: columns by which results are read as well; None: those that the run was trained with.
 
     Raises:
@@ -50,7 +50,7 @@ class AttackProtocol:
     threat: Mapping[str, Any] = field(default_factory=lambda: BLACK_BOX)
     queries: Sequence[str] = PLAIN_QUERY
     adaptive: Mapping[str, Any] = field(default_factory=dict)
-    utility: str = TEST_ACCURACY.name
+    utility: str | None = None
     slices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class AttackProtocol:
             )
         if (share := self.threat.get("guesses")) is not None:
             validated_share("threat.guesses", share)
-        Utility.named(self.utility)
+        self.read_by  # noqa: B018 (likewise)
         self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:
             raise ValueError(
@@ -99,8 +99,16 @@ class AttackProtocol:
 
     @property
     def read_by(self) -> Utility:
-        """The utility that results are read by."""
-        return Utility.named(self.utility)
+        """The utility that results of classifiers are read by.
+
+        Raises:
+            ValueError: if there is none of the name.
+        """
+        return TEST_ACCURACY if self.utility is None else Utility.named(self.utility)
+
+    def read_on(self, run: Run) -> Utility:
+        """The utility that the results of a run are read by."""
+        return PERPLEXITY if self.utility is None and run.dataset.positional else self.read_by
 
     def slices_of(self, run: Run) -> Slices:
         """The groups of a run's records by which its results are read."""

@@ -18,17 +18,21 @@ from scipy.special import softmax
 from palisade.attacks import Attack, LossThreshold, View
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.signals import temperatures_of
+from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.attacks.parts.view import is_vectors
+from palisade.data.sequences import NO_TOKEN, TOKEN_COLUMNS, TOKEN_ROW
 from palisade.data.split import Membership
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, null_rows, null_rows_of_groups
 from palisade.evaluation.measuring.measure import contributions, groups, row, rows_of_models
 from palisade.evaluation.protocol import AttackProtocol
+from palisade.evaluation.signals.documents import COPIES, token_answers_of
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import rows_of, saved
 from palisade.evaluation.signals.shadows import can_train_further
 from palisade.evaluation.statistics.bootstrap import Bootstrap
+from palisade.evaluation.utility import document_measures
 from palisade.targets.run import Run
 
 REHEARSED_MODELS = 16
@@ -155,6 +159,11 @@ class Cast:
             list(null_rows_of_groups(attack, scores, self.view, self.bootstrap.seed, parts))
         Exposure.of(scores, self.view.membership, self.view.labels, self.places, 1.0).to_json()
         test = data.split.test[: math.ceil(self.share * len(data.split.test))]
+        if data.positional:
+            lengths = (data.y[test] != NO_TOKEN).sum(axis=1)
+            for _ in range(self.models):
+                document_measures(self._token_rows(data.y[test]), lengths)
+            return
         outputs, level = self._answers(data.y[test]), self.run.registered_guard.level
         whole = np.ones(len(test), dtype=bool)
         for _, inside in (("all", whole), *groups(data, test, slices)):
@@ -192,17 +201,21 @@ class Cast:
         membership = Membership(**run.config["membership"])
         models = run.models()[: self.models]
         queries = len(self.protocol.queries)
-        shown = self._released(data.y[audited], *([queries] if queries > 1 else []))
-        if len(split.population):
+        shown = (
+            self._of_documents(audited)
+            if data.positional
+            else self._released(data.y[audited], *([queries] if queries > 1 else []))
+        )
+        if len(split.population) and not data.positional:
             population = split.population[: max(2, math.ceil(self.share * len(split.population)))]
             released = self._released(data.y[population])
             shown |= {f"population_{name}": values for name, values in released.items()}
             shown |= {"population_labels": data.y[population], "population_features": data.x[population]}
-        if run.has_weights():
+        if run.has_weights() and not data.positional:
             shown |= self._of_weights(audited)
         held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
         return View(
-            labels=data.y[audited],
+            labels=data.labels[audited],
             membership=membership.draw(split, models, run.secret)[:, split.is_audited][:, places],
             groups=membership.groups(models),
             persons=None if split.persons is None else split.persons[split.is_audited][places],
@@ -210,6 +223,31 @@ class Cast:
             top_k=min(held_back, default=None),
             **shown,
         )
+
+    def _token_rows(self, y: Int64[np.ndarray, "documents T"]) -> Shaped[np.ndarray, "documents T"]:
+        """Random answers of one language model."""
+        rows = np.zeros(y.shape, TOKEN_ROW)
+        for name in TOKEN_COLUMNS:
+            rows[name] = self.rng.standard_exponential(y.shape) * (1 if name == "variance" else -1)
+        rows["greedy"] = self.rng.random(y.shape) < 0.5
+        rows["log_probability"][y == NO_TOKEN] = np.nan
+        return rows
+
+    def _of_documents(self, audited: Int64[np.ndarray, "records"]) -> dict[str, Any]:
+        """Random answers of language models about documents and the population."""
+        data = self.run.dataset
+        others = data.split.population[: max(2, math.ceil(self.share * len(data.split.population)))]
+        copies = np.broadcast_to(self.rng.random(COPIES, dtype=np.float32), (self.models, len(audited), COPIES))
+        tokens = self._tokens(data.y[audited], copies)
+        shown: dict[str, Any] = {"tokens": tokens, "signals": tokens.rows()}
+        if len(data.split.population):
+            tokens = self._tokens(data.y[others])
+            shown |= {"population_tokens": tokens, "population_signals": tokens.rows()}
+            shown |= {"population_labels": data.labels[others], "population_features": data.x[others]}
+        return shown
+
+    def _tokens(self, y: Int64[np.ndarray, "documents T"], copies: np.ndarray | None = None) -> TokenAnswers:
+        return token_answers_of([self._token_rows(y) for _ in range(self.models)], self.run.dataset, y, copies)
 
     def _released(self, labels: Int64[np.ndarray, "n"], *queries: int) -> dict[str, Any]:
         """Random answers, or the signals that follow from some where weights were removed, as far as granted."""

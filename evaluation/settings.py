@@ -29,7 +29,7 @@ class EvaluationSettings(CheckedFields):
         attack: node of each attack, by its name.
         threat: settings of a `Grant`, and the attack that audits.
         queries: how each record is put to the models.
-        utility: name of the measure that results are read by.
+        utility: name of the measure that results are read by; None: accuracy, of language models perplexity.
         root: folder of runs.
         reports: folder of reports.
         released: folder of releases.
@@ -57,7 +57,7 @@ class EvaluationSettings(CheckedFields):
     attack: Nodes
     threat: Nodes
     queries: Sequence[str]
-    utility: str
+    utility: str | None
     root: Place
     reports: Place
     released: Place

@@ -44,11 +44,10 @@ class Utility:
         Raises:
             ValueError: if there is none.
         """
-        if not isinstance(name, str) or name not in UTILITY_MEASURES:
-            raise ValueError(
-                f"utility={name}: expected one of {', '.join(UTILITY_MEASURES)}; choose e.g. {TEST_ACCURACY.name}"
-            )
-        return UTILITY_MEASURES[name]
+        measures = {**UTILITY_MEASURES, **DOCUMENT_MEASURES}
+        if not isinstance(name, str) or name not in measures:
+            raise ValueError(f"utility={name}: expected one of {', '.join(measures)}; choose e.g. {TEST_ACCURACY.name}")
+        return measures[name]
 
     @property
     def metric(self) -> str:
@@ -88,6 +87,17 @@ UTILITY_MEASURES: Mapping[str, Utility] = {
         Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
     )
 }
+PERPLEXITY = Utility(name="perplexity", words="test perplexity", is_rate=False, higher_is_better=False)
+DOCUMENT_MEASURES: Mapping[str, Utility] = {
+    utility.name: utility
+    for utility in (
+        TEST_ACCURACY,
+        Utility(name="nats", words="test nats a token", is_rate=False, higher_is_better=False),
+        PERPLEXITY,
+        Utility(name="bits_per_byte", words="test bits a byte", is_rate=False, higher_is_better=False),
+    )
+}
+"""Measures of language models. Perplexity is e to the nats a token; bits a byte do not depend on the tokens."""
 
 
 CALIBRATION_BINS = 15
@@ -113,6 +123,24 @@ def measures(
     """
     models = [_of_model(np.asarray(outputs), labels, level) for outputs in answers]
     return {metric: np.stack([model[metric] for model in models]) for metric in models[0]}
+
+
+def document_measures(
+    rows: Shaped[np.ndarray, "documents T"], text_bytes: Int64[np.ndarray, "documents"]
+) -> Mapping[str, Values]:
+    """Contributions of documents to every measure of a language model; their mean is that over all tokens, or bytes.
+
+    Args:
+        rows: of one model, of `data.sequences.TOKEN_ROW`.
+        text_bytes: length of each text as far as it is read.
+    """
+    log_probability, is_token = rows["log_probability"].astype(np.float64), ~np.isnan(rows["log_probability"])
+    sums, counts = -np.nansum(log_probability, axis=1), is_token.sum(axis=1)
+    nats, right = sums / counts.mean(), rows["greedy"].sum(axis=1) / counts.mean()
+    bits = sums / np.log(2) / text_bytes.mean()
+    perplexity = np.exp(nats.mean())
+    values = {"accuracy": right, "nats": nats, "perplexity": perplexity * (1 + nats - nats.mean())}
+    return {DOCUMENT_MEASURES[name].metric: own for name, own in {**values, "bits_per_byte": bits}.items()}
 
 
 def _of_model(outputs: Shaped[np.ndarray, "records *classes"], labels: Labels, level: str) -> Mapping[str, Values]:

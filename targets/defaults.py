@@ -18,6 +18,9 @@ MLP_TARGET, PRIVATE_TARGET = "palisade.targets.networks.MLP", "palisade.defenses
 STOPPING_TARGET = "palisade.defenses.early_stopping.EarlyStopping"
 OPTIMIZERS_PREFIX, SGD_TARGET = "torch.optim.", "torch.optim.SGD"
 HIDDEN_WIDTHS = (128,)
+GPT_NAME, GPT_TARGET = "gpt", "palisade.targets.gpt.GPT"
+GPT_SETTINGS: Mapping[str, Any] = {"_target_": GPT_TARGET, "width": 64, "depth": 2, "heads": 4}
+"""Settings of `conf/network/gpt.yaml`."""
 
 SEEN_RECORDS = 10_000
 """Records that pass through a dense network in training, repetitions counted: with more it memorizes a small table."""
@@ -45,6 +48,8 @@ def resolved(settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     Raises:
         ValueError: if a learning rate is `auto` beside an optimizer that the rule does not know.
     """
+    if dataset.positional and settings["names"]["network"] == AUTO_VALUE:
+        settings = {**settings, "network": dict(GPT_SETTINGS), "names": {**settings["names"], "network": GPT_NAME}}
     return of_size(settings, public_size(settings, dataset))
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32, Int64, Real
+from jaxtyping import Bool, Float, Float32, Int64, Real, Shaped
 from torch import Tensor, nn
 
 from palisade.data.dataset import Dataset
@@ -27,12 +26,20 @@ from palisade.targets.checkpoints import checkpoint_epochs
 from palisade.targets.engines import together
 from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
+from palisade.targets.record_loss import record_losses, token_rows
 from palisade.targets.stacks import stack, unstack
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Follows
 
 PREDICTION_BATCH = 4096
+PREDICTION_TOKENS = 8192
+"""Tokens of documents that are predicted together: each answer about one of them is as long as the vocabulary."""
 State = dict[str, Tensor]
+
+
+def records_at_once(shape: Sequence[int], positional: bool) -> int:
+    """Records whose answers are computed together; of documents fewer, since each has an answer at every position."""
+    return max(1, PREDICTION_TOKENS // shape[1]) if positional else PREDICTION_BATCH
 
 
 class Snapshots(pl.Callback):
@@ -92,19 +99,42 @@ class Fleet:
         """The fleet of a single one of these models."""
         return Fleet(self.network, [self.states[position]], device=self.device)
 
-    def predict(self, x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
-        """Logits of every model for every record, in evaluation mode."""
+    def predict(self, x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records *positions classes"]:
+        """Logits of every model for every record, in evaluation mode; of documents at every position."""
+        return np.stack([torch.cat([*parts]).cpu().numpy() for parts in self._parts(x)])
+
+    def answers(
+        self, x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, "records *positions"]
+    ) -> Shaped[np.ndarray, "models records ..."]:
+        """Every model's answers as they are kept: logits, or rows about the tokens of documents (`token_rows`).
+
+        Args:
+            x: inputs.
+            y: their labels, which decide nothing about logits.
+        """
+        if y.ndim == 1:
+            return self.predict(x)
+        at_once = records_at_once(x.shape, positional=True)
+        tokens = [torch.from_numpy(y[start : start + at_once]).to(self.device) for start in range(0, len(y), at_once)]
+        return np.stack(
+            [
+                np.concatenate([token_rows(*both) for both in zip(parts, tokens, strict=True)])
+                for parts in self._parts(x, at_once)
+            ]
+        )
+
+    def _parts(
+        self, x: Real[np.ndarray, "records ..."], at_once: int = PREDICTION_BATCH
+    ) -> Iterator[Iterator[Float[Tensor, "part *positions classes"]]]:
+        """For each model its logits, part by part."""
         self.network.to(self.device).eval()
-        logits = []
+        for state in self.states:
+            self.network.load_state_dict(state)
+            yield (self._logits(x[start : start + at_once]) for start in range(0, len(x), at_once))
+
+    def _logits(self, x: Real[np.ndarray, "part ..."]) -> Float[Tensor, "part *positions classes"]:
         with torch.inference_mode():
-            for state in self.states:
-                self.network.load_state_dict(state)
-                parts = [
-                    self.network(sent(np.ascontiguousarray(x[start : start + PREDICTION_BATCH]), self.device))
-                    for start in range(0, len(x), PREDICTION_BATCH)
-                ]
-                logits.append(torch.cat(parts).cpu().numpy())
-        return np.stack(logits)
+            return self.network(sent(np.ascontiguousarray(x), self.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +180,9 @@ class Defense(CheckedFields):
         """The value that a sweep varies, for axes and tables; None if there is nothing to vary."""
         return None
 
+    not_on_documents: ClassVar[str | None] = None
+    """Reason why language models cannot be trained under it; None if they can."""
+
     def units(self, split: Split) -> int:
         """Size of the pool in units of the public size N: records, or persons where they are the unit."""
         return len(split.pool)
@@ -169,10 +202,8 @@ class Defense(CheckedFields):
         return batch
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
-        """The loss of every record, shape (*models, batch): cross-entropy with its class, or soft labels if given."""
-        labels = batch.y.flatten() if batch.targets is None else batch.targets.flatten(end_dim=-2)
-        losses = F.cross_entropy(logits.flatten(end_dim=-2), labels, reduction="none")
-        return losses.view(batch.y.shape)
+        """The loss of every record, shape (*models, batch): `record_losses`."""
+        return record_losses(logits, batch)
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[pl.Callback]:
         """Lightning callbacks of one fit.

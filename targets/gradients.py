@@ -14,7 +14,10 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
+from palisade.data.loaders import Batch
 from palisade.data.placement import CPU, sent
+from palisade.data.sequences import NO_TOKEN
+from palisade.targets.record_loss import record_losses
 
 State = Mapping[str, Tensor]
 CHUNK_BYTES = 32 * 2**20
@@ -57,7 +60,7 @@ def layer_norms(
     parameters, logits = _functional(network, state, device)
 
     def loss(parameters: State, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits(parameters, x[None]), y[None])
+        return F.cross_entropy(logits(parameters, x[None]).flatten(end_dim=-2), y.flatten(), ignore_index=NO_TOKEN)
 
     of_records = vmap(grad(loss), in_dims=(None, 0, 0))
     rows = min(CHUNK_RECORDS, max(1, CHUNK_BYTES // (4 * sum(p.numel() for p in parameters.values()))))
@@ -101,7 +104,8 @@ def slopes(
         for inputs, labels in _chunks(x, y, CHUNK_RECORDS, device):
 
             def losses(parameters: State, x: Tensor = inputs, y: Tensor = labels) -> Tensor:
-                return F.cross_entropy(logits(parameters, x), y, reduction="none")
+                every = torch.ones(len(y), dtype=torch.bool, device=y.device)
+                return record_losses(logits(parameters, x), Batch(x, y, every, every))
 
             derivatives.append(jvp(losses, (parameters,), (tangents,))[1])
     slopes: np.ndarray = torch.cat(derivatives).cpu().numpy()

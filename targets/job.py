@@ -69,6 +69,10 @@ class Job:
         run.check_guesses(settings.guesses)
         guard = make_guard(settings.plain)
         check_guard(guard, len(dataset.classes))
+        if dataset.positional and not isinstance(guard, NoGuard):
+            raise ValueError(
+                f"guard={guard.name}: expected none for language models, whose answers are about tokens; leave it out"
+            )
         for role in sorted(guard.roles):
             dataset.split.require(role, who=f"guard={guard.name}")
         check_keep(settings.fleet, run, guard, dataset)

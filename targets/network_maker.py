@@ -37,9 +37,10 @@ class NetworkMaker:
         """Has a network, thrown away afterwards, answer two records.
 
         Raises:
-            ValueError: if there is no answer, or it is not one float for each record and class.
+            ValueError: if there is no answer, or not one float for each record, class and, in documents, position.
         """
-        records, wanted = torch.from_numpy(np.ascontiguousarray(dataset.x[:2])), (2, len(dataset.classes))
+        records = torch.from_numpy(np.ascontiguousarray(dataset.x[:2]))
+        wanted = (2, *dataset.y.shape[1:], len(dataset.classes))
         rule = f"expected logits {wanted} of {_shape(records)}"
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self(shape=dataset.shape, classes=len(dataset.classes)).eval()

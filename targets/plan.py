@@ -25,6 +25,7 @@ BYTES_PER_FLOAT = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
 FLOP_PER_SECOND = 2e10  # FLOP/s of one core on small products
 NUMBERS_PER_ROW = 4  # of a record's signals: φ, two entropies and the predicted class, beside log p at temperatures
+NUMBERS_PER_TOKEN = 4  # log p, μ, σ² and, in a byte, whether the token is the likeliest
 COST_KEYS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
 TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that are unknown before they are chosen
 PUBLIC_SIZE = 1_000  # stands for N while the data are unknown
@@ -40,7 +41,8 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     network = fitter.initial_network(0)
     parameters = sum(p.numel() for p in network.parameters())
     schedule = fitter.schedule
-    seconds = schedule.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * schedule.batch_size / FLOP_PER_SECOND)
+    rows = schedule.batch_size * (dataset.shape[0] if dataset.positional else 1)  # each token passes all weights
+    seconds = schedule.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * rows / FLOP_PER_SECOND)
     seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
     models = settings["fleet"]["models"]
     numbers = stored_numbers(settings["fleet"], dataset, parameters)
@@ -61,7 +63,12 @@ def stored_numbers(fleet: Mapping[str, Any], dataset: Dataset, parameters: int) 
         dataset: its data.
         parameters: of the network.
     """
-    split, classes, keep = dataset.split, len(dataset.classes), fleet.get("keep", "weights")
+    split, keep = dataset.split, fleet.get("keep", "weights")
+    if dataset.positional:
+        of_document = NUMBERS_PER_TOKEN * dataset.shape[0]
+        answered = (len(split.test) + len(split.pool) + len(split.population)) * of_document
+        return answered + (0 if keep == "signals" else parameters * (1 + fleet["keep_checkpoints"]))
+    classes = len(dataset.classes)
     numbers = len(split.test) * classes
     if keep != "signals":
         numbers += parameters * (1 + fleet["keep_checkpoints"]) + len(split.pool) * classes

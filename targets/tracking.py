@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch.nn.functional import cross_entropy
 
 from palisade.data.dataset import Dataset
+from palisade.data.sequences import NO_TOKEN
 from palisade.data.settings import instantiated
 
 Predict = Callable[[Real[np.ndarray, "records ..."]], Float[np.ndarray, "models records classes"]]
@@ -111,5 +112,7 @@ class Follower(pl.Callback):
 
     def _numbers(self, role: str, logits: np.ndarray, records: np.ndarray) -> dict[str, float]:
         labels = self.dataset.y[records]
-        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.int64)))
-        return {f"{role}_loss": float(loss), f"{role}_accuracy": float((logits.argmax(axis=-1) == labels).mean())}
+        answers, classes = torch.from_numpy(logits).flatten(end_dim=-2), torch.from_numpy(labels.astype(np.int64))
+        loss = cross_entropy(answers, classes.flatten(), ignore_index=NO_TOKEN)
+        right = (logits.argmax(axis=-1) == labels)[labels != NO_TOKEN]
+        return {f"{role}_loss": float(loss), f"{role}_accuracy": float(right.mean())}

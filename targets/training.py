@@ -70,6 +70,11 @@ def make_fitter(
     defense = make_defense(config["defense"])
     for role in sorted(defense.roles):
         dataset.split.require(role, who=f"defense={config['names']['defense']}")
+    if dataset.positional and (reason := not_on_documents(defense)) is not None:
+        raise ValueError(
+            f"defense={config['names']['defense']}: expected data of one class a record, since {reason}; choose another"
+            " defense for documents, such as none, dp_sgd, l2 or early_stopping"
+        )
     recipe = Recipe.of(config)
     size = membership.public_size(defense.units(dataset.split), len(dataset.split.canaries))
     with named_in_full(homes(trainers(config))):
@@ -322,6 +327,12 @@ def make_defense(node: Mapping[str, Any], key: str = "defense") -> Defense:
         ValueError: if there is no such defense, or a setting is unknown or out of range.
     """
     return instantiated(key, without_trainers(node), Defense)
+
+
+def not_on_documents(defense: Defense) -> str | None:
+    """Reason why a defense, or one that it builds on, cannot train language models; None if all can."""
+    base = getattr(defense, "base", None)
+    return defense.not_on_documents or (None if base is None else not_on_documents(base))
 
 
 def without_trainers(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Int64, Real
 from torch import Tensor, nn
 
 from palisade.data.tokens import PADDING_TOKEN
 
-NOT_WORDS = "network=transformer: expected records of words, not numbers; use cnn for images, mlp for tables"
+NOT_WORDS = (
+    "network=transformer: expected records of words, not numbers; use cnn for images, mlp for tables, gpt for documents"
+)
 INITIAL_DEVIATION = 0.1  # of the embeddings: small, so that what is learnt soon outweighs chance
 
 
@@ -32,12 +34,12 @@ class Attention(nn.Module):
         self.outputs = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "*models batch positions width"], seen: Bool[Tensor, "*models batch positions"]
+        self, x: Float[Tensor, "*models batch positions width"], seen: Bool[Tensor, "... queries keys"]
     ) -> Float[Tensor, "*models batch positions width"]:
-        """Mixes the positions of each text; only those that are `seen` are attended to."""
+        """Mixes the positions of each text; each attends to those alone that are `seen` from it."""
         by_head = self.inputs(x).unflatten(-1, (3, self.heads, -1)).transpose(-4, -2)
         queries, keys, values = by_head.unbind(-3)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[..., None, None, :])
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
         return self.outputs(mixed.transpose(-3, -2).flatten(-2))
 
 
@@ -51,11 +53,29 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(
-        self, x: Float[Tensor, "*models batch positions width"], seen: Bool[Tensor, "*models batch positions"]
+        self, x: Float[Tensor, "*models batch positions width"], seen: Bool[Tensor, "... queries keys"]
     ) -> Float[Tensor, "*models batch positions width"]:
         """Each position after attending to the positions that may be seen, and after the dense network."""
         x = x + self.attention(self.attention_norm(x), seen)
         return x + self.mlp(self.mlp_norm(x))
+
+
+def check_sizes(*, width: int, depth: int, heads: int) -> None:
+    """Raises ValueError for sizes of a network of blocks that are out of range or do not go together."""
+    for name, value, least, most in (("width", width, 1, 2**16), ("depth", depth, 0, 1000), ("heads", heads, 1, width)):
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(
+                f"network.{name}={value}: expected an integer >= {least} and <= {most}; choose e.g. {max(least, 1)}"
+            )
+    if width % heads:
+        raise ValueError(
+            f"network.width={width}: expected a multiple of heads={heads}; choose {heads * (width // heads + 1)}"
+        )
+
+
+def positions_of(tokens: Real[Tensor, "*batch positions"]) -> Int64[Tensor, "*batch positions"]:
+    """The place of each token in its text, one for every text, so that DP-SGD sees whose look-up it is."""
+    return torch.arange(tokens.shape[-1], device=tokens.device).expand(tokens.shape)
 
 
 class Transformer(nn.Module):
@@ -88,19 +108,7 @@ class Transformer(nn.Module):
     ) -> None:
         if buckets is None or len(shape) != 1:
             raise ValueError(NOT_WORDS)
-        for name, value, least, most in (
-            ("width", width, 1, 2**16),
-            ("depth", depth, 0, 1000),
-            ("heads", heads, 1, width),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(
-                    f"network.{name}={value}: expected an integer >= {least} and <= {most}; choose e.g. {max(least, 1)}"
-                )
-        if width % heads:
-            raise ValueError(
-                f"network.width={width}: expected a multiple of heads={heads}; choose {heads * (width // heads + 1)}"
-            )
+        check_sizes(width=width, depth=depth, heads=heads)
         super().__init__()
         self.words = nn.Embedding(buckets, width, padding_idx=PADDING_TOKEN)
         self.places = nn.Embedding(shape[0], width)
@@ -121,10 +129,9 @@ class Transformer(nn.Module):
             raise ValueError(NOT_WORDS)
         real = words != PADDING_TOKEN
         # A text without a word attends to its padding, as not every softmax over nothing is 0; the mean leaves it out.
-        seen = real | ~real.any(-1, keepdim=True)
-        places = torch.arange(words.shape[-1], device=words.device).expand(words.shape)
+        seen = (real | ~real.any(-1, keepdim=True))[..., None, None, :]
         try:
-            x = self.words(words) + self.places(places)
+            x = self.words(words) + self.places(positions_of(words))
         except IndexError:
             buckets = self.words.weight.shape[-2]
             raise ValueError(

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.labels import largest_share
+from palisade.data.sequences import NO_TOKEN
 from palisade.data.settings import validated
 from palisade.fields import as_written
 from palisade.targets import engines, progress
@@ -196,7 +197,8 @@ class Trials:
             )
             for trial, models in reached.items()
         ]
-        return TuningOutcome.of(largest_share(self.dataset.y[self.dataset.split.validation]), outcomes)
+        labels = self.dataset.y[self.dataset.split.validation]
+        return TuningOutcome.of(largest_share(labels[labels != NO_TOKEN]), outcomes)
 
     def chosen(self, outcome: TuningOutcome) -> TrainSettings:
         """The run's settings with the values of the best trial; says which.
@@ -323,7 +325,8 @@ def try_out(settings: Mapping[str, Any], folder: str, models: int) -> None:
     data, later = from_config(settings), range(len(known), models)
     validation = data.split.validation
     predicted = load_fleet(settings, data, run.folder, later).predict(data.x[validation]).argmax(axis=-1)
-    right = (predicted == data.y[validation]).mean(axis=1)
+    counted = data.y[validation] != NO_TOKEN
+    right = ((predicted == data.y[validation]) & counted).reshape(models - len(known), -1).sum(axis=1) / counted.sum()
     write_json(_result(run), {"accuracies": [*known, *right.tolist()]})
 
 

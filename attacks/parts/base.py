@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -53,9 +53,13 @@ class Attack(CheckedFields, ABC):
     @abstractmethod
     def _score(self, view: View) -> Float[np.ndarray, "models records"]: ...
 
+    def suited(self, view: View) -> Self:
+        """The attack in the form that the data call for, such as texts; usually as it is."""
+        return self
+
     def missing(self, view: View) -> str | None:
         """The reason why this attack is skipped on this view, None if it can run."""
-        return self.threat.missing(view)
+        return self.suited(view).threat.missing(view)
 
     def score(self, view: View) -> Float[np.ndarray, "models records"]:
         """Scores in float64, NaN where no score exists.
@@ -70,8 +74,9 @@ class Attack(CheckedFields, ABC):
         """The scores, with the number of queries that they took."""
         if (reason := self.missing(view)) is not None:
             raise ValueError(f"attack={self.name}: expected a view that meets its needs, but it {reason}")
-        granted = Granted(view, self.threat)
-        scores = np.asarray(self._score(granted), dtype=np.float64)
+        suited = self.suited(view)
+        granted = Granted(view, suited.threat)
+        scores = np.asarray(suited._score(granted), dtype=np.float64)
         if scores.shape != view.membership.shape:
             raise ValueError(
                 f"attack={self.name}: expected scores of shape {view.membership.shape}, not {scores.shape}; return one"

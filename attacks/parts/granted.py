@@ -41,7 +41,7 @@ DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...
     "population": (
         lambda threat: threat.population,
         (
-            *("population", "population_features", "population_labels"),
+            *("population", "population_features", "population_labels", "population_tokens"),
             *("population_logits", "population_probabilities", "population_predictions"),
         ),
     ),
@@ -50,6 +50,7 @@ DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...
     "free_queries": (lambda threat: threat.free_queries, ("query", "query_label")),
     "further_shadows": (lambda threat: threat.further_shadows > 0, ("further_shadows",)),
     "unguarded_shadows": (lambda threat: threat.unguarded_shadows, ("unguarded_logits",)),
+    "tokens": (lambda threat: bool(threat.tokens), ("tokens", "population_tokens")),
     "gradients": (lambda threat: threat.gradients, ("gradient_norms", "activation_norms", "alignment")),
     "checkpoints": (lambda threat: threat.checkpoints, ("trajectory", "alignment")),
 }
@@ -116,6 +117,10 @@ class Meter:
                 self.handed = max(self.handed, cut.queries)
             return getattr(cut, name)
         value = getattr(self.outputs, name)
+        if name in ("tokens", "population_tokens") and value is not None:
+            copies = value.neighbor_losses if "neighbors" in self.threat.tokens else None
+            self.handed = max(self.handed, 1 if copies is None else 1 + copies.shape[-1])
+            return value.declared(self.threat.tokens, self.threat.base)
         if name == "population" and value is not None:
             return GrantedPopulation(value, self.threat)
         counted = {

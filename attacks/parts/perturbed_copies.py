@@ -62,7 +62,7 @@ class PerturbedCopies(Attack):
         """Labels of IN and OUT shadows; with copies, the records and queries about every copy at every strength."""
         asks = self.copies > 0
         queries = 1 + (len(self.strengths) + len(self.moves)) * self.copies
-        return ThreatModel(shadows="online", features=asks, free_queries=asks, queries=queries)
+        return ThreatModel(shadows="online", features=asks, free_queries=asks, queries=queries, one_class=True)
 
     def tuned_votes(
         self,

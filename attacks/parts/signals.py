@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.special import log_softmax
 
 from palisade.attacks.parts.blocks import room
@@ -41,6 +41,23 @@ def row_type(temperatures: Iterable[float]) -> np.dtype[np.void]:
     """
     names = (*ROW_COLUMNS, *map(confidence_column, temperatures))
     return np.dtype([("predicted", np.int32), *((name, np.float32) for name in names)])
+
+
+def token_rows(
+    mean_log_probabilities: Float[np.ndarray, "models records"],
+) -> Shaped[np.ndarray, "models records"]:
+    """Signals of texts: φ = log(p̄/(1 − p̄)) with p̄ = exp(mean ℓ_t), the probability of a token on the geometric mean.
+
+    The loss log(1 + e^−φ) is then the mean of −ℓ_t. A text has no class of its own: the predicted one is 0 throughout.
+
+    Args:
+        mean_log_probabilities: mean ℓ_t over the tokens of each text, in nats.
+    """
+    mean = np.minimum(mean_log_probabilities.astype(np.float64), -MIN_PROBABILITY)
+    names = ("log_odds", confidence_column(1.0))
+    rows = np.zeros(mean.shape, dtype=[("predicted", np.int32), *((name, np.float64) for name in names)])
+    rows["log_odds"], rows[confidence_column(1.0)] = mean - np.log(-np.expm1(mean)), mean
+    return rows
 
 
 def temperatures_of(rows: Iterable[np.dtype[np.void]]) -> tuple[float, ...]:

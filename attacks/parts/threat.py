@@ -9,10 +9,19 @@ import numpy as np
 
 from palisade.attacks.parts.leave_one_out import counts
 from palisade.attacks.parts.outputs import ANSWER_LEVELS, Level
+from palisade.attacks.parts.tokens import TokenPart
 from palisade.attacks.parts.view import View
 
 Shadows = Literal["none", "offline", "online"]
 Access = Literal["label_only", "black_box", "white_box"]
+LACKING_WORDS = {
+    "means": "the mean log-probability over the vocabulary at every token; the answers hold only the texts' own tokens",
+    "variances": "the spread of log-probabilities at every token; the answers hold only the texts' own tokens",
+    "greedy": "the most likely token at every position; the answers hold only the texts' own tokens",
+    "zlib_bytes": "the texts themselves; the view holds only answers",
+    "neighbor_losses": "answers about edited copies of the texts; the view holds none",
+}
+"""Reasons why an attack on language models is skipped, by the field that is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,9 @@ class ThreatModel:
             needs logits does.
         temperature: of the softmax at which it reads log p_y; None: it reads none.
         unguarded_shadows: whether it looks at its shadows without the guard that stands before them.
+        one_class: whether it looks at the answer for one class a record; a text has a class at every position.
+        tokens: parts of the per-token answers of language models that it looks at.
+        base: whether it also looks at them under the public model that training began with.
         gradients: whether it holds the weights and with them gradients and activations.
         checkpoints: whether it holds models from before the end of training.
         further_shadows: how many more models it trains by the target's recipe, with memberships of its choice.
@@ -52,6 +64,9 @@ class ThreatModel:
     whole_answers: bool = False
     temperature: float | None = None
     unguarded_shadows: bool = False
+    one_class: bool = False
+    tokens: tuple[TokenPart, ...] = ()
+    base: bool = False
     gradients: bool = False
     checkpoints: bool = False
     further_shadows: int = 0
@@ -80,6 +95,8 @@ class ThreatModel:
         free = "queries of its choice (to shadows too)" if self.knows_defense else "queries of its choice"
         words = {
             "predicted label" if self.outputs == "label" else self.outputs: not self.weights,
+            "a probability for every token": bool(self.tokens),
+            "base model": self.base,
             "weights": self.gradients,
             "checkpoints": self.checkpoints,
             "true label": self.label,
@@ -96,7 +113,8 @@ class ThreatModel:
     def missing(self, view: View) -> str | None:
         """The reason why an attack with these needs is skipped on this view, None if it can run."""
         return (
-            self._missing_access(view)
+            self._missing_tokens(view)
+            or self._missing_access(view)
             or self._missing_records(view)
             or self._missing_queries(view)
             or self._missing_further_shadows(view)
@@ -116,6 +134,21 @@ class ThreatModel:
         if self.unguarded_shadows and view.unguarded_logits is None:
             return "needs a guard to look behind; train the run again with guard=<name>"
         return None
+
+    def _missing_tokens(self, view: View) -> str | None:
+        if view.tokens is not None and (self.one_class or self.whole_answers or self.outputs == "logits"):
+            return "needs a class for the whole record; a text has one at every position"
+        if not self.tokens:
+            return None
+        if view.tokens is None:
+            return "needs a probability for every token; only language models give them"
+        if self.population and view.population is not None and view.population_tokens is None:
+            return "needs a probability for every token of the population"
+        if (name := view.tokens.lacking(self.tokens, self.base)) is None:
+            return None
+        if name.startswith("base_") and view.tokens.base_log_probabilities is None:
+            return "needs the public model that training began with; network.base=<folder> names it"
+        return f"needs {LACKING_WORDS[name.removeprefix('base_')]}"
 
     def _missing_of_signals(self, view: View) -> str | None:
         """Needs that signals, which were saved in the place of weights and answers, do not meet."""

@@ -13,6 +13,7 @@ from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.leave_one_out import Moments, counts, leave_one_out
 from palisade.attacks.parts.outputs import ANSWER_FIELDS, Outputs
+from palisade.attacks.parts.tokens import TokenAnswers
 
 BALANCING_SEED = 0
 """Seed of the choice of shadows that are left out of a balanced fleet, known to everybody."""
@@ -57,6 +58,8 @@ class View(Outputs):
             view of the rest comes back, the target itself before them as a model without members.
         unguarded_logits: what the models answer without the guard that stands before them. A shadow's belong to the
             attacker who trained it; the target's own are nobody's to see.
+        tokens: per-token answers of language models about the audited records.
+        population_tokens: likewise about the attacker's own records.
         groups: models of one group are left out together: of two models with complementary membership, one gives the
             other's membership away. Default: each model by itself.
         persons: records of one person share a fate, hence are never used to find each other out. Default: each record
@@ -83,6 +86,8 @@ class View(Outputs):
     trajectory: Float[np.ndarray, "models records checkpoints"] | None = None
     further_shadows: Callable[[int, np.ndarray, np.ndarray, int], View] | None = None
     unguarded_logits: Float[np.ndarray, "models records classes"] | MappedAnswers | None = None
+    tokens: TokenAnswers | None = None
+    population_tokens: TokenAnswers | None = None
     groups: Int[np.ndarray, "models"] | None = None
     persons: Int[np.ndarray, "records"] | None = None
 
@@ -113,7 +118,18 @@ class View(Outputs):
                 f"shadow_features.shape={hidden.shape}: expected (models, {self.records} records, hidden); pass one row"
                 " per record"
             )
+        self._check_tokens()
         self._check_population()
+
+    def _check_tokens(self) -> None:
+        records = 0 if self.population_labels is None else len(self.population_labels)
+        for name, count in (("tokens", self.records), ("population_tokens", records)):
+            tokens = getattr(self, name)
+            if tokens is not None and (tokens.models, tokens.records) != (self.models, count):
+                raise ValueError(
+                    f"{name}={tokens.models} models and {tokens.records} records: expected {self.models} and {count},"
+                    " as in the outputs; pass one per model and record"
+                )
 
     def _check_population(self) -> None:
         answers = [getattr(self, f"population_{name}") for name in ANSWER_FIELDS]

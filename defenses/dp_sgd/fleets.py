@@ -28,6 +28,7 @@ from palisade.defenses.hamp import HAMP
 from palisade.defenses.label_smoothing import LabelSmoothing
 from palisade.defenses.none import NoDefense
 from palisade.targets.fleet import Defense, Fitter, Fleet
+from palisade.targets.gpt import GPT
 from palisade.targets.module import Target
 from palisade.targets.networks import CNN, MLP
 from palisade.targets.residual import ResNet9, ResNet18, WideResNet16
@@ -41,7 +42,7 @@ from palisade.targets.stacks import (
 )
 from palisade.targets.transformer import Transformer
 
-RECORDWISE_NETWORKS = (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer)
+RECORDWISE_NETWORKS = (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, GPT)
 RECORDWISE_DEFENSES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
 RECORDWISE_LAYERS = (
     *(DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm),

@@ -15,14 +15,16 @@ from palisade.data.loaders import Batch
 Slope = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
-def soft_labels(batch: Batch, classes: int = -1) -> Float[Tensor, "*models batch classes"]:
-    """The probabilities that a step is to learn: its soft labels, or all on the class of each record.
+def soft_labels(batch: Batch, classes: int = -1) -> Float[Tensor, "*models batch *positions classes"]:
+    """The probabilities that a step is to learn: its soft labels, or all on the class of each record or token.
+
+    Behind a document's last token they mean nothing, and count in no loss.
 
     Args:
         batch: of a step.
         classes: how many there are; −1: as many as the step's largest label asks for.
     """
-    return F.one_hot(batch.y, classes).float() if batch.targets is None else batch.targets
+    return F.one_hot(batch.y.clamp(min=0), classes).float() if batch.targets is None else batch.targets
 
 
 class Penalty(pl.Callback):

@@ -114,10 +114,10 @@ def duplicated_share(dataset: Dataset) -> float:
     return float((owners[split.is_audited] > 1).mean())
 
 
-def content_digest(row: np.ndarray, label: int | np.integer) -> bytes:
+def content_digest(row: np.ndarray, label: int | np.integer | np.ndarray) -> bytes:
     """16 bytes that records share whose input and label are the same."""
     content = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16)
-    content.update(int(label).to_bytes(8, "little"))
+    content.update(np.asarray(label, dtype="<i8").tobytes())
     return content.digest()
 
 

@@ -24,7 +24,7 @@ MIN_MODELS_TO_HALVE = 8
 ASSUMED_SPREAD = 2.0
 """Over-dispersion of smaller fleets, which cannot be measured: about that of 8 to 16 simulated models."""
 BY_MODEL = (
-    "membership", "groups", "unguarded_logits", *ANSWER_FIELDS,
+    "membership", "groups", "unguarded_logits", "tokens", "population_tokens", *ANSWER_FIELDS,
     *(f"population_{answer}" for answer in ANSWER_FIELDS), *WHITE_BOX,
 )  # fmt: skip
 """Fields of a view with one entry a model."""

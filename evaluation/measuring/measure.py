@@ -16,6 +16,7 @@ from palisade.attacks import Attack, LossThreshold, View
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.data.dataset import Dataset
 from palisade.data.labels import largest_share
+from palisade.data.sequences import NO_TOKEN
 from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
@@ -34,13 +35,20 @@ from palisade.evaluation.measuring.leakage import (
 from palisade.evaluation.measuring.private_linear import private_linear_utilities
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
+from palisade.evaluation.signals.documents import texts_of
 from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
-from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES, Utility, measures
+from palisade.evaluation.utility import (
+    CALIBRATION_METRIC,
+    UTILITY_MEASURES,
+    Utility,
+    document_measures,
+    measures,
+)
 from palisade.targets import engines, progress
 from palisade.targets.config import validate_guessed_records
 from palisade.targets.files import write_json
@@ -77,7 +85,7 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
     scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     needs: dict[str, Mapping[str, Any]] = {}
     skipped: dict[str, str] = {}
-    for attack in map(subject.suited, attacks):
+    for attack in map(subject.suited, applicable(attacks, view)):
         if (reason := subject.lacking(attack, view)) is not None:
             skipped[attack.name] = reason
             continue
@@ -95,6 +103,17 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
             "measured": queries,
         }  # fmt: skip
     return AttackScores(scores, needs, skipped)
+
+
+def applicable(attacks: Iterable[Attack], view: View) -> list[Attack]:
+    """Attacks on data of this kind: lists hold attacks on texts, too, which say nothing where there are none.
+
+    Args:
+        attacks: those that were chosen; if all of them are attacks on texts, they stay, to be skipped with the reason.
+        view: what they see.
+    """
+    chosen = list(attacks)
+    return chosen if view.tokens is not None else [each for each in chosen if not each.threat.tokens] or chosen
 
 
 def _fewest_scored(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> int:
@@ -116,6 +135,9 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     A measure that the answers do not allow, such as the log loss of models behind a guard that lets out labels only,
     has no value.
     """
+    if run.dataset.positional:
+        yield from usefulness_of_documents(run, bootstrap)
+        return
     data, split = run.dataset, run.dataset.split
     # Test records and the fixed part of a canary run are not the audited records: no persons group them.
     alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
@@ -137,12 +159,31 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
         yield Row(metric="canaries_fitted", value=float((np.nanmean(canaries[:, trained_on], axis=0) > 0.5).mean()))
 
 
+def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
+    """Every measure of language models on test documents, and the share of right tokens of each model's own members."""
+    data, split = run.dataset, run.dataset.split
+    alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
+    if len(split.test) >= MIN_RECORDS_PER_SIDE:
+        lengths = np.array([len(text) for text in texts_of(data, data.y[split.test])])
+        of_models = [document_measures(rows, lengths) for rows in answers(run, "test")]
+        for metric in of_models[0]:
+            values = np.stack([of_model[metric] for of_model in of_models])
+            yield row(metric, values, alone)
+            yield from rows_of_models(metric, values)
+    counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
+    right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
+    members = np.where(run.membership(), right, np.nan)
+    yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
+    yield from rows_of_models(TRAIN_ACCURACY, members)
+
+
 def groups(
     data: Dataset, records: Int64[np.ndarray, "records"], slices: Slices
 ) -> Iterator[tuple[str, Bool[np.ndarray, "records"]]]:
     """The parts by which results are read: classes, such as `class=3`, and slices, such as `sex=f`."""
-    labels = data.y[records]
-    yield from ((f"class={label}", labels == label) for label in np.unique(labels))
+    labels = data.labels[records]
+    if not data.positional:  # documents are all of one class
+        yield from ((f"class={label}", labels == label) for label in np.unique(labels))
     yield from slices.groups(records)
 
 
@@ -206,14 +247,14 @@ def measure_and_keep(folder: Path, guard: str, protocol: AttackProtocol) -> tupl
     write_json(run.metrics, content)
     progress.report(run.name, 1)
     # As from the file, so that a report is the same whether it was measured for it or before.
-    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), protocol.read_by)
+    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), protocol.read_on(run))
 
 
 def stored_result(run: Run, protocol: AttackProtocol) -> Result | None:
     """The results of this protocol on these very models, if they are there."""
     if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != protocol.key(run):
         return None
-    return of_json(run, content["results"], protocol.read_by)
+    return of_json(run, content["results"], protocol.read_on(run))
 
 
 def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int64, Real
 
 from palisade.attacks import ThreatModel
 from palisade.attacks.parts.outputs import Outputs
-from palisade.evaluation.signals.stored import cached
+from palisade.evaluation.signals.stored import cached, mean_log_probability
 from palisade.targets.run import Run
 
 if TYPE_CHECKING:
@@ -99,8 +99,12 @@ def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
     epochs = (*run.checkpoints(), None)
     losses = np.empty((len(run.models()), len(y), len(epochs)), dtype=np.float32)
     for model, position in np.ndindex(len(losses), len(epochs)):
-        logits = _fleet(run, model, epochs[position]).predict(x)
-        losses[model, :, position] = Outputs(labels=y, logits=logits).loss[0, :, 0]
+        answered = _fleet(run, model, epochs[position]).answers(x, y)
+        losses[model, :, position] = (
+            -mean_log_probability(answered[0])
+            if run.dataset.positional
+            else Outputs(labels=y, logits=answered).loss[0, :, 0]
+        )
     return losses
 
 

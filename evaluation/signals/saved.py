@@ -16,6 +16,7 @@ from palisade.attacks.parts.outputs import Outputs
 from palisade.attacks.parts.signals import ROW_COLUMNS, confidence_column, row_type, temperatures_of
 from palisade.data.dataset import Dataset
 from palisade.data.queries import PLAIN_QUERY, augmented
+from palisade.evaluation.signals.documents import document_signals
 from palisade.evaluation.signals.stored import SIGNALS_SUFFIX, answer_path, answers, stamp
 from palisade.targets.checkpoints import weights_path
 from palisade.targets.digests import is_removed
@@ -40,11 +41,13 @@ class RunSignals(SignalSaver):
         queries: how each record of the pool is put to the models.
         temperatures: at which log p is there.
         has_population: whether there are population records.
+        positional: whether records are documents: what is kept of answers about them are signals already.
     """
 
     queries: tuple[str, ...]
     temperatures: tuple[float, ...]
     has_population: bool
+    positional: bool = False
 
     @classmethod
     def of(cls, fleet: FleetSettings, dataset: Dataset) -> Self:
@@ -53,6 +56,7 @@ class RunSignals(SignalSaver):
             queries=fleet.queries,
             temperatures=fleet.temperatures,
             has_population=len(dataset.split.population) > 0,
+            positional=dataset.positional,
         )
 
     def is_saved(self, folder: Path, model: int) -> bool:
@@ -60,7 +64,10 @@ class RunSignals(SignalSaver):
         weights = weights_path(folder, model)
         if not weights.exists() and not is_removed(weights):
             return False
-        *signals, test = self._paths(Run(folder), model)
+        paths = self._paths(Run(folder), model)
+        if self.positional:
+            return all(path.exists() for path in paths)
+        *signals, test = paths
         return test.exists() and all(map(self._holds, signals))
 
     def save(self, config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]) -> None:
@@ -82,8 +89,9 @@ class RunSignals(SignalSaver):
     def _save(self, run: Run, dataset: Dataset, model: int, one: Fleet) -> None:
         for (role, query), path in zip(self._asked(), self._paths(run, model), strict=True):
             records = getattr(dataset.split, role)
-            logits = one.predict(augmented(query, dataset.x[records]))
-            content = logits[0] if role == "test" else rows_of(logits, dataset.y[records], self.temperatures)[0]
+            answered = one.answers(augmented(query, dataset.x[records]), dataset.y[records])
+            whole = role == "test" or self.positional
+            content = answered[0] if whole else rows_of(answered, dataset.y[records], self.temperatures)[0]
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 np.save(temporary, content)
@@ -100,7 +108,7 @@ class RunSignals(SignalSaver):
 
     def _paths(self, run: Run, model: int) -> list[Path]:
         return [
-            answer_path(run, role, query, model, ".npy" if role == "test" else SIGNALS_SUFFIX)
+            answer_path(run, role, query, model, ".npy" if role == "test" or self.positional else SIGNALS_SUFFIX)
             for role, query in self._asked()
         ]
 
@@ -137,14 +145,18 @@ def rows_of(
 def saved(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> MappedAnswers:
     """Signals of all models for the records of a role, memory-mapped: rows of `attacks.parts.signals.row_type`.
 
+    Those of documents follow from the answers that are kept.
+
     Args:
-        run: a complete run whose weights were removed.
+        run: a complete run whose weights were removed, or one on documents.
         role: of the split.
         queries: how each record was put to the models.
 
     Raises:
         ValueError: if signals of a query, or of a model, were not saved.
     """
+    if run.dataset.positional:
+        return document_signals(run, role)
     paths = [[answer_path(run, role, query, model, SIGNALS_SUFFIX) for query in queries] for model in run.models()]
     for query, of_query in zip(queries, zip(*paths, strict=True), strict=True):
         absent = [model for model, path in zip(run.models(), of_query, strict=True) if not path.exists()]
@@ -163,7 +175,8 @@ def saved(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> MappedAn
 
 def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
     """The classes that all models predict for the records of a role, behind the run's guard."""
-    outputs = answers(run, role) if run.has_weights() else saved(run, role)
+    whole = run.has_weights() and not run.dataset.positional
+    outputs = answers(run, role) if whole else saved(run, role)
     predicted = room(outputs.shape[:2], np.int64)
     for own, answered in zip(predicted, outputs, strict=True):
         if answered.dtype.names is not None:

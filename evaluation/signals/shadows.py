@@ -11,6 +11,7 @@ from jaxtyping import Bool, Shaped
 from palisade.attacks import View
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.outputs import ANSWER_FIELDS
+from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.split import Membership
 from palisade.evaluation.signals.grant import Grant
 from palisade.targets.run import Run
@@ -98,6 +99,8 @@ def mismatch_view(targets: View, shadows: View) -> View:
             *ANSWER_FIELDS,
             *(f"population_{answer}" for answer in ANSWER_FIELDS),
             "unguarded_logits",
+            "tokens",
+            "population_tokens",
         )
         if getattr(targets, name) is not None
     }
@@ -120,10 +123,12 @@ def mismatch_view(targets: View, shadows: View) -> View:
 
 
 def _joined(
-    targets: Shaped[np.ndarray, "targets ..."] | MappedAnswers,
-    shadows: Shaped[np.ndarray, "shadows ..."] | MappedAnswers,
-) -> Shaped[np.ndarray, "models ..."] | MappedAnswers:
+    targets: Shaped[np.ndarray, "targets ..."] | MappedAnswers | TokenAnswers,
+    shadows: Shaped[np.ndarray, "shadows ..."] | MappedAnswers | TokenAnswers,
+) -> Shaped[np.ndarray, "models ..."] | MappedAnswers | TokenAnswers:
     if isinstance(targets, MappedAnswers) and isinstance(shadows, MappedAnswers):
+        return targets.beside(shadows)
+    if isinstance(targets, TokenAnswers) and isinstance(shadows, TokenAnswers):
         return targets.beside(shadows)
     return np.concatenate([np.asarray(targets), np.asarray(shadows)])
 

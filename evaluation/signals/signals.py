@@ -11,7 +11,8 @@ from jaxtyping import Bool
 
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
-from palisade.data.queries import PLAIN_QUERY
+from palisade.data.queries import PLAIN_QUERY, augmented
+from palisade.evaluation.signals.documents import document_fields
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals, last_hidden
 from palisade.evaluation.signals.saved import saved
@@ -38,23 +39,14 @@ def view(
     """
     grant, guard = grant or Grant(), run.registered_guard
     data, split = run.dataset, run.dataset.split
-    whole = run.has_weights()
-
-    def released(role: str, queries: Sequence[str], counted: Bool[np.ndarray, "records"]) -> dict[str, Any]:
-        if whole:
-            return grant.released(answers(run, role, queries).about(counted), guard.level)
-        return grant.released_signals(saved(run, role, queries).about(counted))
-
-    fields = released("pool", queries, split.is_audited)
-    if len(split.population):
-        population = released("population", PLAIN_QUERY, np.ones(len(split.population), dtype=np.bool_))
-        fields |= {f"population_{name}": answered for name, answered in population.items()}
-        fields |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
-    if whole:
-        fields |= of_weights(run, grant, threats)
+    if data.positional:
+        augmented(queries[-1], data.x[:0])  # there are no copies of documents
+        fields = document_fields(run, grant, threats)
+    else:
+        fields = record_fields(run, grant, queries, threats)
     held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
     return View(
-        labels=data.y[split.audited],
+        labels=data.labels[split.audited],
         membership=run.membership()[:, split.is_audited],
         groups=run.groups(),
         persons=None if split.persons is None else split.persons[split.is_audited],
@@ -62,6 +54,30 @@ def view(
         top_k=min(held_back, default=None),
         **fields,
     )
+
+
+def record_fields(run: Run, grant: Grant, queries: Sequence[str], threats: Sequence[ThreatModel]) -> dict[str, Any]:
+    """Parts of a view of classifiers: answers about the audited records and the population, and what weights give.
+
+    Args:
+        run: a complete run.
+        grant: what attackers are granted.
+        queries: how each record is put to the models.
+        threats: what they need.
+    """
+    data, split, whole = run.dataset, run.dataset.split, run.has_weights()
+
+    def released(role: str, queries: Sequence[str], counted: Bool[np.ndarray, "records"]) -> dict[str, Any]:
+        if whole:
+            return grant.released(answers(run, role, queries).about(counted), run.registered_guard.level)
+        return grant.released_signals(saved(run, role, queries).about(counted))
+
+    fields = released("pool", queries, split.is_audited)
+    if len(split.population):
+        population = released("population", PLAIN_QUERY, np.ones(len(split.population), dtype=np.bool_))
+        fields |= {f"population_{name}": answered for name, answered in population.items()}
+        fields |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
+    return fields | of_weights(run, grant, threats) if whole else fields
 
 
 def of_weights(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Real, Shaped
+from jaxtyping import Float, Real, Shaped
 
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.data.queries import PLAIN_QUERY, augmented
@@ -28,7 +28,8 @@ SIGNALS_VERSION = 4
 def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> MappedAnswers:
     """Answers of all models for the records of a role, behind the run's guard, memory-mapped from the run's folder.
 
-    Float32 logits or probabilities, or classes, as the guard lets out. Only what no file holds is asked: a model that
+    Float32 logits or probabilities, or classes, as the guard lets out; of language models, per-token answers in the
+    place of logits (`targets.record_loss.token_rows`). Only what no file holds is asked: a model that
     is added to a run leaves the answers of the others as they are.
 
     Args:
@@ -58,6 +59,15 @@ def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records
         signals = answer_paths(run, role, query, SIGNALS_SUFFIX)
         _remove_others(folder, {*paths.values(), *signals.values()}, below=len(paths))
     return [np.load(path, mmap_mode="r") for path in paths.values()]
+
+
+def mean_log_probability(rows: Shaped[np.ndarray, "... T"]) -> Float[np.ndarray, "..."]:
+    """Mean ℓ_t over a document's own tokens, float64.
+
+    Args:
+        rows: of `data.sequences.TOKEN_ROW`.
+    """
+    return np.asarray(np.nanmean(rows["log_probability"], axis=-1, dtype=np.float64))
 
 
 def answer_paths(run: Run, role: str, query: str, suffix: str = ".npy") -> dict[int, Path]:
@@ -90,7 +100,8 @@ def _asked(
         some = models[start : start + MODELS_AT_ONCE]
         if logits is None:
             fleet = load_fleet(run.config, run.dataset, run.folder, some)
-            yield from ((model, fleet.one(place).predict(x)[0]) for place, model in enumerate(some))
+            y = run.dataset.y[getattr(run.dataset.split, role)]
+            yield from ((model, fleet.one(place).answers(x, y)[0]) for place, model in enumerate(some))
         else:
             guarded = load_guarded(run.config, run.dataset, run.folder, some, run.guard)
             for place, model in enumerate(some):

@@ -138,7 +138,8 @@ def data_facts(run: Run) -> dict[str, Any]:
     return {
         "records": len(everyone),
         "persons": persons,
-        "classes": list(data.classes),
+        "classes": [] if data.positional else list(data.classes),
+        **({"vocabulary": len(data.classes)} if data.positional else {}),
         "roles": {role: len(records) for role, records in roles.items()},
         "canaries": len(split.canaries),
         "published": data.published is not None,

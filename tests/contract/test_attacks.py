@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from simulated_texts import TEXT_ATTACK_NAMES, text_fleet
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts import blocks
@@ -105,20 +106,36 @@ def mean_auc(scores: np.ndarray, members: np.ndarray) -> float:
     return float(np.mean([roc_auc(s[k], m[k]) for s, m, k in zip(scores, members, scored, strict=True)]))
 
 
-@pytest.fixture(scope="module")
-def leaky() -> View:
-    return Memorizers(0, effect=5.0).view()
+@cache
+def leaky_view(texts: bool) -> View:
+    return text_fleet(0) if texts else Memorizers(0, effect=5.0).view()
 
 
-@pytest.fixture(scope="module")
-def scored(leaky: View) -> Callable[[str], np.ndarray]:
+@cache
+def silent_view(texts: bool) -> View:
+    return text_fleet(1, effect=0.0) if texts else Memorizers(1, effect=0.0).view()
+
+
+@pytest.fixture
+def leaky(name: str) -> View:
+    return leaky_view(bool(attack_of(name).threat.tokens))
+
+
+@pytest.fixture
+def silent(name: str) -> View:
+    return silent_view(bool(attack_of(name).threat.tokens))
+
+
+@cache
+def scores_on_leaky_view(name: str) -> np.ndarray:
+    attack = attack_of(name)
+    return attack.score(leaky_view(bool(attack.threat.tokens)))
+
+
+@pytest.fixture
+def scored() -> Callable[[str], np.ndarray]:
     """Scores of an attack with its usual settings on the leaky view, computed once for several tests."""
-    return cache(lambda name: attack_of(name).score(leaky))
-
-
-@pytest.fixture(scope="module")
-def silent() -> View:
-    return Memorizers(1, effect=0.0).view()
+    return scores_on_leaky_view
 
 
 @pytest.mark.parametrize("name", ATTACK_NAMES)
@@ -126,6 +143,10 @@ def test_key_is_the_name_and_the_lists_hold_it(name: str) -> None:
     node = chosen(name)
     assert list(node) == [name] and attack_of(name).name == name
     assert name in chosen("full")
+
+
+def test_attacks_on_texts_are_those_that_declare_tokens() -> None:
+    assert {name for name in ATTACK_NAMES if attack_of(name).threat.tokens} == set(TEXT_ATTACK_NAMES)
 
 
 def test_lists_grow() -> None:
@@ -181,6 +202,9 @@ def test_a_group_is_left_out_together(name: str, leaky: View) -> None:
 @pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> None:
     attack = attack_of(name)
+    if attack.threat.tokens:
+        assert attack.threat.outputs == "probabilities" == leaky.outputs
+        return
     p = np.exp(leaky.logits - np.logaddexp.reduce(leaky.logits, axis=-1, keepdims=True))
     q = np.exp(leaky.population_logits - np.logaddexp.reduce(leaky.population_logits, axis=-1, keepdims=True))
     forms = {
@@ -201,8 +225,11 @@ def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> Non
 def test_memory_mapped_answers_give_the_same(
     name: str, leaky: View, scored: Callable[[str], np.ndarray], tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "logits.npy", leaky.logits)
-    mapped = replace(leaky, logits=np.load(tmp_path / "logits.npy", mmap_mode="r"))
+    answers = leaky.logits if leaky.tokens is None else leaky.tokens.log_probabilities
+    np.save(tmp_path / "answers.npy", answers)
+    read = np.load(tmp_path / "answers.npy", mmap_mode="r")
+    held = {"logits": read} if leaky.tokens is None else {"tokens": replace(leaky.tokens, log_probabilities=read)}
+    mapped = replace(leaky, **held)
     np.testing.assert_array_equal(attack_of(name).score(mapped), scored(name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ COMBINED_OVERRIDES = [
         ("mlp", "npz"),
     ),
     *(("mlp", "location30"), ("cnn", "mnist"), ("cnn", "fashion_mnist"), ("transformer", "sst2")),
+    *(("auto", "documents"), ("gpt", "ag_news")),
     pytest.param("cnn", "cifar10", marks=pytest.mark.slow),  # half a minute to decompress
 ]
 """Every network with data that it is for, and every data set; scattering features are tested with the images."""
@@ -45,6 +47,10 @@ def small(data: str, folder: Path) -> list[str]:
     overrides = [f"data={data}", "split.pool=200", "split.test=60", "trainer.epochs=1"]
     if data in ("digits", "breast_cancer"):
         return overrides
+    if data == "documents":
+        lines = (json.dumps({"text": f"document {number} of {number % 7} kinds"}) for number in range(300))
+        (folder / "own.jsonl").write_text("\n".join(lines))
+        return [*overrides, f"data.path={folder}/own.jsonl", "data.length=16"]
     if data in ("csv", "npz"):
         rng = np.random.default_rng(0)
         x, y = rng.normal(size=(300, 4)), rng.integers(0, 2, 300)
@@ -70,14 +76,16 @@ def test_experiments_compose(compose, experiment):
 
 @pytest.mark.parametrize("data", names("data"))
 def test_data_sources_compose(compose, data):
-    overrides = {"csv": ["data.path=a.csv", "data.label=b"], "npz": ["data.path=a.npz"]}.get(data, [])
+    required = {"csv": ["data.path=a.csv", "data.label=b"], "npz": ["data.path=a.npz"], "documents": ["data.path=a"]}
+    overrides = required.get(data, [])
     assert isinstance(instantiate(compose(f"data={data}", *overrides)["data"]), Source)
 
 
 @pytest.mark.parametrize(("network", "data"), COMBINED_OVERRIDES)
 def test_networks_and_data_train_a_step(compose, tmp_path, network, data):
     fleet, dataset = trained(compose(f"network={network}", *small(data, tmp_path)))
-    assert fleet.predict(dataset.x[dataset.split.test[:3]]).shape == (1, 3, len(dataset.classes))
+    shape = (1, 3, *dataset.y.shape[1:], len(dataset.classes))
+    assert fleet.predict(dataset.x[dataset.split.test[:3]]).shape == shape
 
 
 @pytest.mark.parametrize("canary", names("canary"))
@@ -111,6 +119,8 @@ def test_no_network_and_no_data_set_is_left_out():
             "network=transformer: expected records of words, not numbers; use cnn for images, mlp for",
         ),
         ("cnn", "breast_cancer", r"not \(30,\); use mlp"),
+        ("gpt", "digits", "network=gpt: expected documents, for a language model; use data=documents or ag_news"),
+        ("transformer", "documents", "for images, mlp for tables, gpt for documents$"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_in_one_line(compose, tmp_path, network, data, message):

@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.special import softmax
+from simulated_texts import TEXT_ATTACK_NAMES
 
 from palisade.attacks import Attack, View
 
@@ -19,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 CONF_FOLDER = Path(__file__).parents[2] / "conf"
 ATTACK_LISTS = ("quick", "standard", "full")
-ATTACK_NAMES = sorted(path.stem for path in (CONF_FOLDER / "attack").glob("*.yaml") if path.stem not in ATTACK_LISTS)
+ATTACK_NAMES = sorted(
+    {path.stem for path in (CONF_FOLDER / "attack").glob("*.yaml")} - {*ATTACK_LISTS, *TEXT_ATTACK_NAMES}
+)
 FLEET_MODELS, FLEET_RECORDS, POPULATION_RECORDS, FEATURE_COUNT, CLASS_COUNT = 8, 60, 40, 3, 3
 ATTACK_SETTINGS = {"boundary": {"budget": 60}}
 

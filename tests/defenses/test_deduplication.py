@@ -169,6 +169,21 @@ def test_refuses_what_is_no_similarity(threshold: float) -> None:
         Deduplication(base=NoDefense(), threshold=threshold)
 
 
-def test_words_have_no_similarity() -> None:
-    with pytest.raises(ValueError, match=r"defense\.threshold=0\.9"):
-        unlike(np.arange(6).reshape(2, 3), 0.9)
+def runs(row: np.ndarray) -> set[tuple[int, ...]]:
+    tokens = row[row != 0].tolist()
+    return {tuple(tokens[start : start + 5]) for start in range(max(1, len(tokens) - 4))}
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.6, 1.0])
+def test_similar_texts_go_in_order(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palisade.defenses.deduplication.RECORDS_PER_BLOCK", 7)
+    rng = np.random.default_rng(0)
+    texts = rng.integers(1, 9, (6, 12))[rng.integers(0, 6, 40)]
+    edited = np.where(rng.random(texts.shape) < 0.05, 1, texts)
+    x = edited * (np.arange(12) < rng.integers(0, 13, (40, 1)))  # padded, one empty
+    expected: list[int] = []
+    for number, row in enumerate(x):
+        own = runs(row)
+        if all(len(own & other) / len(own | other) < threshold for other in (runs(x[k]) for k in expected)):
+            expected.append(number)
+    assert unlike(x, threshold).tolist() == expected and 1 < len(expected) < 40

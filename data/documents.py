@@ -1,0 +1,170 @@
+"""Your own documents: a folder of text files, or a table with a column of texts, for language models."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+from pydantic import Field
+
+from palisade.data.files import READER_ERRORS, opened
+from palisade.data.origins import Origins
+from palisade.data.records import Records, name_of
+from palisade.data.sequences import ByteTokens, Sequences
+from palisade.data.settings import place
+from palisade.data.table_reader import ending_of, is_table_file, read_table
+from palisade.fields import CheckedFields, CountFromZero, nearest
+
+DOCUMENT_PERSON = "document"
+"""Value of `person` that makes a document what is protected, with all the pieces it is cut into."""
+TEXT_PATTERN, LINES_ENDING = "*.txt", ".jsonl"
+Tokenization = Literal["bytes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents(CheckedFields):
+    """Documents in a folder of `.txt` files, or in a file of `.jsonl`, `.csv`, `.tsv` or `.parquet`.
+
+    Args:
+        path: of the folder or file; a file may be packed (.gz, .bz2, .xz, or .zip with one file).
+        field: the column or key that holds the text; a folder has none.
+        person: the column or key that names the author of a document, by whom records are then dealt out and, with
+            `records_per_person`, protected. `document`: whole documents are read, each cut into pieces of `length`
+            tokens, which share its fate. None: a document is a record, of which the first `length` tokens are read.
+        length: T, tokens of a record.
+        tokens: `bytes`: the bytes of a text, which takes no vocabulary from anybody.
+        new_tokens: entries of the vocabulary that no text has, for canaries of kind `new_token`.
+        name: of the data set; None takes the name of the file or folder.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    path: str | Path
+    field: str = "text"
+    person: str | None = None
+    length: Annotated[int, Field(ge=1, le=2**16)] = 128
+    tokens: Tokenization = "bytes"
+    new_tokens: CountFromZero = 0
+    name: str | None = None
+
+    def load(self) -> Records:
+        """Texts as they were written, or their pieces.
+
+        Raises:
+            FileNotFoundError: if there is nothing at `path`.
+            ValueError: if a file cannot be read, lacks a column, or a document is empty.
+        """
+        texts, persons = self._documents()
+        if empty := sum(not text for text in texts):
+            raise ValueError(
+                f"data.field={self.field}: expected a text in each document; remove the {empty:,} of {self.path} that"
+                " are empty"
+            )
+        tokens = self._tokens()
+        if self.person == DOCUMENT_PERSON:
+            cut = [pieces(text, tokens) for text in texts]
+            texts = [piece for document in cut for piece in document]
+            persons = [number for number, document in enumerate(cut) for _ in document]
+        return Records(
+            name=self.name or name_of(self.path),
+            rows=np.array(texts, dtype=object),
+            labels=None,
+            persons=None if persons is None else numbered(persons),
+            preprocessing=tokens,
+        )
+
+    def read_origins(self) -> Origins:
+        """Words of the person column; pieces have no lines."""
+        texts, persons = self._documents()
+        if self.person == DOCUMENT_PERSON:
+            tokens = self._tokens()
+            persons = [str(number) for number, text in enumerate(texts, 1) for _ in pieces(text, tokens)]
+        return Origins(persons=None if persons is None else list(map(str, persons)))
+
+    def _tokens(self) -> Sequences:
+        return ByteTokens(length=self.length, new_tokens=self.new_tokens)
+
+    def _documents(self) -> tuple[list[str], list[Any] | None]:
+        """All texts, and the person of each if there is a column that names it."""
+        path, column = place("data.path", self.path), None if self.person == DOCUMENT_PERSON else self.person
+        if path.is_dir():
+            if column is not None:
+                raise ValueError(
+                    f"data.person={column}: expected null or document for a folder, which names no authors; give a"
+                    f" {LINES_ENDING} file"
+                )
+            return self._of_folder(path), None
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"data.path={self.path}: expected a folder of .txt files, or a file, and there is none; correct it"
+            )
+        columns = [self.field] if column is None else [self.field, column]
+        cells = self._of_lines(path, columns) if ending_of(path) == LINES_ENDING else self._of_table(path, columns)
+        if column is not None and (absent := sum(not person for person in cells[column])):
+            raise ValueError(f"data.person={column}: expected a value in each row; remove or fill {absent:,} rows")
+        return cells[self.field], None if column is None else cells[column]
+
+    def _of_folder(self, folder: Path) -> list[str]:
+        files = sorted(folder.rglob(TEXT_PATTERN))
+        if not files:
+            raise ValueError(f"data.path={self.path}: expected a folder of .txt files, and it holds none; add them")
+        try:
+            return [file.read_text(encoding="utf-8") for file in files]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"data.path={self.path}: expected UTF-8 ({error}); convert the files") from None
+
+    def _of_lines(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
+        cells: dict[str, list[str]] = {column: [] for column in columns}
+        try:
+            with opened(path) as content, io.TextIOWrapper(content, "utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    if not line.strip():
+                        continue
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError(f"line {number} is no object")
+                    self._check_columns(columns, row)
+                    for column in columns:
+                        cells[column].append("" if row[column] is None else str(row[column]))
+        except (*READER_ERRORS, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"data.path={self.path}: expected a line of JSON each ({error}); write it afresh"
+            ) from None
+        if not cells[self.field]:
+            raise ValueError(f"data.path={self.path}: expected documents, and it holds none; add some")
+        return cells
+
+    def _of_table(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
+        if not is_table_file(path) or ending_of(path) == ".txt":
+            raise ValueError(
+                f"data.path={self.path}: expected a folder of .txt files, or .jsonl, .csv, .tsv or .parquet; choose one"
+            )
+        frame = read_table("data.path", self.path)
+        self._check_columns(columns, list(frame))
+        return {column: frame[column].fillna("").astype(str).tolist() for column in columns}
+
+    def _check_columns(self, columns: Sequence[str], there: Any) -> None:
+        for key, column in zip(("field", "person"), columns, strict=False):
+            if column not in there:
+                raise ValueError(
+                    f"data.{key}={column}: expected a column of {self.path}; {nearest(column, list(map(str, there)))}"
+                )
+
+
+def pieces(text: str, tokens: Sequences) -> list[str]:
+    """A document cut into texts of at most as many tokens as a record has; bytes that make no letter are marked."""
+    numbers = tokens.encode(text)
+    parts = (numbers[start : start + tokens.length] for start in range(0, len(numbers), tokens.length))
+    return [tokens.decode(part).decode("utf-8", "replace") for part in parts]
+
+
+def numbered(persons: Sequence[Any]) -> Int64[np.ndarray, " records"]:
+    """A number for each person."""
+    return np.unique(np.asarray(persons), return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,131 @@
+"""Documents as a language model reads them: numbers of tokens, each to be predicted from those before it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from jaxtyping import Int64
+from pydantic import Field
+
+from palisade.data.tokens import checked_texts
+from palisade.fields import CheckedFields, CountFromZero
+
+BEGIN_TOKEN = 0
+"""Number that stands before the first token of a document, and behind its last one where inputs are padded."""
+NO_TOKEN = -1
+"""Label of a position behind the last token, which is no part of any loss."""
+BYTE_VALUES = 256
+TOKEN_COLUMNS = ("log_probability", "mean", "variance")
+TOKEN_ROW = np.dtype([*((name, np.float32) for name in TOKEN_COLUMNS), ("greedy", np.bool_)])
+"""All that is kept of an answer about a token: ℓ = log p of the token, the mean μ and the variance σ² of the
+log probabilities of all tokens under the answer itself, and whether the token is the likeliest one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences(CheckedFields, ABC):
+    """Token numbers of documents, cut or padded to one length.
+
+    At every position the label is the next token: a language model is a classifier with a class at every position.
+    Token 0 begins a document; it pads inputs too, where no label is, so that no model ever learns what padding means.
+
+    Args:
+        length: T, positions of a document, 1 to 65,536: what is longer is cut, what is shorter is padded.
+        new_tokens: entries of the vocabulary that no text has, for canaries.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    kind: ClassVar[str]
+    length: Annotated[int, Field(ge=1, le=2**16)] = 128
+    new_tokens: CountFromZero = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one document's input: its positions."""
+        return (self.length,)
+
+    @property
+    @abstractmethod
+    def text_tokens(self) -> int:
+        """Size of the vocabulary without the entries that no text has; these come last."""
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of classes at every position."""
+        return self.text_tokens + self.new_tokens
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """All tokens of a text, each 1 to V − 1."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The text of tokens, UTF-8; nothing of those that no text has."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which a release restores the preprocessing."""
+
+    def __call__(self, rows: Iterable[str]) -> Int64[np.ndarray, "records length"]:
+        """The inputs of raw texts: the token before each position.
+
+        Raises:
+            ValueError: if `rows` is one text, or anything but a list of texts.
+        """
+        return inputs_of(self.labels(rows))
+
+    def labels(self, rows: Iterable[str]) -> Int64[np.ndarray, "records length"]:
+        """The token at each position of raw texts, −1 behind the last one.
+
+        Raises:
+            ValueError: as `__call__` does.
+        """
+        texts = checked_texts(rows)
+        labels = np.full((len(texts), self.length), NO_TOKEN, dtype=np.int64)
+        for row, text in zip(labels, texts, strict=True):
+            tokens = self.encode(text)[: self.length]
+            row[: len(tokens)] = tokens
+        return labels
+
+
+def inputs_of(labels: Int64[np.ndarray, "records length"]) -> Int64[np.ndarray, "records length"]:
+    """The token before each position: that which begins a document, then all but the last one."""
+    before = np.roll(labels, 1, axis=-1)
+    before[..., 0] = BEGIN_TOKEN
+    return np.where(before == NO_TOKEN, BEGIN_TOKEN, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteTokens(Sequences):
+    """The bytes of a text in UTF-8, each a token: no vocabulary is fitted, so that ε leaves nothing out."""
+
+    kind: ClassVar[str] = "bytes"
+    statistics: ClassVar[str] = "constants"
+    not_covered: ClassVar[None] = None
+
+    @property
+    def text_tokens(self) -> int:
+        """The token that begins a document, and 256 bytes."""
+        return 1 + BYTE_VALUES
+
+    def encode(self, text: str) -> list[int]:
+        """The bytes of a text, each plus one."""
+        return [1 + byte for byte in text.encode("utf-8", "surrogatepass")]
+
+    def decode(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of tokens, which may end within a letter."""
+        return bytes(token - 1 for token in tokens if BEGIN_TOKEN < token <= BYTE_VALUES)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which a release restores the preprocessing."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ByteTokens:
+        """The preprocessing that `to_json` described."""
+        return cls(**{name: content[name] for name in ("length", "new_tokens")})

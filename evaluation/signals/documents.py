@@ -1,0 +1,164 @@
+"""Answers of language models about documents, token by token, as an attacker's view holds them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
+
+from palisade.attacks import ThreatModel
+from palisade.attacks.parts.answers import MappedAnswers
+from palisade.attacks.parts.signals import token_rows
+from palisade.attacks.parts.tokens import TokenAnswers
+from palisade.data.dataset import Dataset
+from palisade.data.sequences import NO_TOKEN, Sequences, inputs_of
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.inner import inner_signals
+from palisade.evaluation.signals.stored import answers, cached, mean_log_probability
+from palisade.targets.run import Run
+
+COPIES, CHANGED_SHARE = 20, 0.1
+"""Edited copies of each document, and the share of its tokens that is another one in each (at least one token)."""
+COLUMNS = {"log_probabilities": "log_probability", "means": "mean", "variances": "variance", "greedy": "greedy"}
+"""Fields of `TokenAnswers`, and the columns of stored answers that they come from."""
+
+
+def document_fields(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> dict[str, Any]:
+    """Parts of a view of language models: answers to every token, and the signals of whole documents.
+
+    Args:
+        run: a complete run on documents.
+        grant: what attackers are granted.
+        threats: what they need; edited copies of documents and what weights give are looked at only where one does.
+
+    Raises:
+        ValueError: if the grant holds back more than whole answers, for which there is no form on documents.
+    """
+    for name, value in (("outputs", grant.outputs), ("decimals", grant.decimals), ("top_k", grant.top_k)):
+        if value not in (None, "logits", "probabilities"):
+            raise ValueError(
+                f"threat.{name}={value}: expected whole answers of language models, since attackers look at the"
+                " probability of each token; leave it out"
+            )
+    data, split = run.dataset, run.dataset.split
+    copies = neighbor_losses(run) if any("neighbors" in threat.tokens for threat in threats) else None
+    tokens = token_answers(run, "pool", split.is_audited, copies)
+    fields: dict[str, Any] = {"tokens": tokens, "signals": tokens.rows()}
+    if len(split.population):
+        others = token_answers(run, "population", np.ones(len(split.population), dtype=np.bool_))
+        fields |= {"population_tokens": others, "population_signals": others.rows()}
+        fields |= {
+            "population_labels": data.labels[split.population],
+            "population_features": data.x[split.population],
+        }
+    return fields | inner_signals(run, threats) if grant.weights and run.has_weights() else fields
+
+
+def token_answers(
+    run: Run,
+    role: str,
+    counted: Bool[np.ndarray, "records"],
+    copies: Float[np.ndarray, "models counted copies"] | None = None,
+) -> TokenAnswers:
+    """Answers of all models about some documents of a role, in memory.
+
+    Args:
+        run: a complete run.
+        role: of the split.
+        counted: which of its documents.
+        copies: losses of their edited copies, if they were asked for.
+    """
+    y = run.dataset.y[getattr(run.dataset.split, role)[counted]]
+    return token_answers_of(list(answers(run, role).about(counted)), run.dataset, y, copies)
+
+
+def token_answers_of(
+    rows: list[Shaped[np.ndarray, "documents T"]],
+    data: Dataset,
+    y: Int64[np.ndarray, "documents T"],
+    copies: Float[np.ndarray, "models documents copies"] | None = None,
+) -> TokenAnswers:
+    """Answers as attackers see them.
+
+    Args:
+        rows: of each model, of `data.sequences.TOKEN_ROW`.
+        data: that the documents are of.
+        y: their tokens, −1 behind the last one.
+        copies: losses of their edited copies.
+    """
+    mask = y != NO_TOKEN
+    parts = {field: np.stack([_filled(own[column], mask) for own in rows]) for field, column in COLUMNS.items()}
+    return TokenAnswers(
+        mask=mask,
+        zlib_bytes=np.array([len(zlib.compress(text)) for text in texts_of(data, y)]),
+        neighbor_losses=copies,
+        **parts,
+    )
+
+
+def _filled(values: Shaped[np.ndarray, "documents T"], mask: Bool[np.ndarray, "documents T"]) -> np.ndarray:
+    """Values on tokens, 0 behind the last one."""
+    return np.where(mask, values, np.zeros(1, values.dtype))
+
+
+def texts_of(data: Dataset, y: Int64[np.ndarray, "documents T"]) -> Iterator[bytes]:
+    """The texts of documents as far as they are read, in UTF-8."""
+    assert isinstance(data.preprocessing, Sequences)
+    for tokens in y:
+        yield data.preprocessing.decode(tokens[tokens != NO_TOKEN].tolist())
+
+
+def document_signals(run: Run, role: str) -> MappedAnswers:
+    """Signals of all models for the documents of a role, a row of `attacks.parts.signals.token_rows` each."""
+    return answers(run, role).changed(lambda rows: token_rows(mean_log_probability(rows)))
+
+
+def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | None:
+    """Mean −ℓ_t of 20 copies of each audited document with a tenth of their tokens drawn anew; None where signals alone
+    are there, or nothing to draw from.
+
+    Tokens are drawn by their frequency in reference records, else in the population: in no document that a model may
+    have been trained on (Mattern et al. 2023, "Membership Inference Attacks against Language Models via Neighbourhood
+    Comparison", section 3, with a language model in the place of this law).
+    """
+    split = run.dataset.split
+    others = split.reference if len(split.reference) else split.population
+    if not run.has_weights() or not len(others):
+        return None
+    return cached(run, "neighbor_losses", partial(_of_copies, run, others))
+
+
+def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:
+    from palisade.targets.training import load_fleet
+
+    data = run.dataset
+    y, drawn_from = data.y[data.split.audited], data.y[others]
+    edited = list(edited_copies(y, drawn_from[drawn_from != NO_TOKEN], seed=run.config["seed"]))
+    losses = np.empty((len(run.models()), len(y), COPIES), dtype=np.float32)
+    for place, model in enumerate(run.models()):
+        fleet = load_fleet(run.config, data, run.folder, [model])
+        for copy, changed in enumerate(edited):
+            losses[place, :, copy] = -mean_log_probability(fleet.answers(inputs_of(changed), changed)[0])
+    return losses
+
+
+def edited_copies(
+    y: Int64[np.ndarray, "documents T"], law: Int64[np.ndarray, "tokens"], *, seed: int
+) -> Iterator[Int64[np.ndarray, "documents T"]]:
+    """Copies of documents in each of which a tenth of the tokens, at least one, is drawn from others.
+
+    Args:
+        y: the tokens of the documents, −1 behind the last one.
+        law: tokens to draw from, as often as they occur.
+        seed: public.
+    """
+    rng, is_token = np.random.default_rng([seed, *b"neighbors"]), y != NO_TOKEN
+    counts = np.maximum(1, np.round(CHANGED_SHARE * is_token.sum(axis=1))).astype(np.int64)
+    for _ in range(COPIES):
+        order = np.where(is_token, rng.random(y.shape), 2.0).argsort(axis=1).argsort(axis=1)
+        replaced = is_token & (order < counts[:, None])
+        yield np.where(replaced, rng.choice(law, size=y.shape), y)

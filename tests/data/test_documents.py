@@ -1,0 +1,107 @@
+"""Documents are read as they are written, and become tokens with a label at every position."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palisade.data.dataset import prepare
+from palisade.data.documents import Documents
+from palisade.data.preprocessing import from_json
+from palisade.data.sequences import BEGIN_TOKEN, NO_TOKEN, ByteTokens
+from palisade.data.split import Roles
+from palisade.data.text import AGNews
+
+AG_NEWS_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "ag_news"
+TEXTS, AUTHORS = ["one, two", 'a "quoted" line\nand another', "Grüße", "x"], ["ann", "bob", "ann", "cy"]
+
+
+@pytest.fixture(params=["folder", "jsonl", "jsonl.gz", "csv", "parquet"])
+def written(request, tmp_path):
+    """The same texts in every form, with authors where a form has them."""
+    frame = pd.DataFrame({"text": TEXTS, "author": AUTHORS})
+    path = tmp_path / f"own.{request.param}"
+    match request.param:
+        case "folder":
+            path.mkdir()
+            for number, text in enumerate(TEXTS):
+                (path / f"{number}.txt").write_text(text, encoding="utf-8")
+        case "jsonl":
+            path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")))
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress("\n".join(json.dumps(row) for row in frame.to_dict("records")).encode()))
+        case "csv":
+            frame.to_csv(path, index=False)
+        case "parquet":
+            frame.to_parquet(path)
+    return path
+
+
+def test_every_form_gives_the_same_texts(written):
+    records = Documents(path=written, person=None if written.is_dir() else "author").load()
+    assert list(records.rows) == TEXTS and records.labels is None and records.name == "own"
+    assert written.is_dir() or records.persons.tolist() == [0, 1, 0, 2]
+    data = prepare(Documents(path=written, length=12), Roles(pool=0.5), seed=0)
+    assert data.positional and data.x.shape == data.y.shape == (4, 12) and data.labels.tolist() == [0] * 4
+    tokens = [1 + byte for byte in "Grüße".encode()]
+    assert data.y[2].tolist() == tokens + [NO_TOKEN] * (12 - len(tokens))
+    assert data.x[2].tolist() == [BEGIN_TOKEN, *tokens] + [BEGIN_TOKEN] * (11 - len(tokens))
+    assert data.preprocessing.not_covered is None and len(data.classes) == 257
+
+
+@given(texts=st.lists(st.text(max_size=30), min_size=1, max_size=4), length=st.integers(1, 40))
+def test_bytes_of_any_text_come_back(texts, length):
+    tokens = ByteTokens(length=length, new_tokens=2)
+    labels = tokens.labels(texts)
+    assert labels.max() < tokens.text_tokens and tokens.vocabulary == tokens.text_tokens + 2
+    for text, row in zip(texts, labels, strict=True):
+        assert tokens.decode(row[row != NO_TOKEN].tolist()) == text.encode()[:length]
+    assert (tokens(texts)[:, 1:][labels[:, :-1] != NO_TOKEN] == labels[:, :-1][labels[:, :-1] != NO_TOKEN]).all()
+    again = from_json(json.loads(json.dumps(tokens.to_json())))
+    np.testing.assert_array_equal(again(texts), tokens(texts))
+
+
+def test_pieces_of_a_document_share_its_fate(tmp_path):
+    for number, text in enumerate(["a" * 25, "b" * 10, "c"]):
+        (tmp_path / f"{number}.txt").write_text(text)
+    source = Documents(path=tmp_path, person="document", length=10)
+    records = source.load()
+    assert [len(text) for text in records.rows] == [10, 10, 5, 10, 1]
+    assert records.persons.tolist() == [0, 0, 0, 1, 2] and source.read_origins().person(4) == "3"
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        ("text\na\n", {"field": "body"}, r"^data.field=body: expected a column of .*own.csv; choose one of text$"),
+        (
+            "text,who\na,\nb,x\n",
+            {"person": "who"},
+            r"^data.person=who: expected a value in each row; ",
+        ),
+        ("text,n\n,1\nb,2\n", {}, r"^data.field=text: expected a text in each document; remove the 1 of "),
+        ("text\na\n", {"length": 0}, r"^length=0: expected an integer >= 1 and <= 65536; "),
+        ("text\na\n", {"path": "nowhere"}, r"^data.path=nowhere: expected a folder of .txt files, or a file, "),
+        ("text\na\n", {"path": "/dev"}, r"^data.path=/dev: expected a folder of .txt files, and it holds none; "),
+    ],
+)
+def test_refusals_name_value_rule_and_remedy(tmp_path, content, settings, message):
+    (tmp_path / "own.csv").write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        Documents(**{"path": tmp_path / "own.csv"} | settings).load()
+
+
+@pytest.mark.skipif(not AG_NEWS_FOLDER.is_dir(), reason="the file is not under ../shared/data/ag_news")
+def test_news_are_the_published_ones(tmp_path):
+    records = AGNews(root=str(AG_NEWS_FOLDER)).load()
+    assert len(records.rows) == 7600 and records.rows[0].startswith("Fears for T N pension after talks Unions ")
+    (tmp_path / "test.csv").write_text("3,a,b\n")
+    with pytest.raises(ValueError, match=r"test.csv has md5 .*, the published file has "):
+        AGNews(root=str(tmp_path)).load()
