@@ -130,11 +130,10 @@ class TokenAnswers:
 
         What one of both lacks is left out.
         """
-        parts = {
-            name: None if theirs is None else np.concatenate([getattr(self, name), theirs])
-            for name in _names(self)
-            if _of_models(name)
-            for theirs in [getattr(others, name)]
+        pairs = {name: (getattr(self, name), getattr(others, name)) for name in _names(self) if _of_models(name)}
+        parts: dict[str, Any] = {
+            name: np.concatenate(pair) if all(array is not None for array in pair) else None
+            for name, pair in pairs.items()
         }
         return replace(self, **parts)
 
