@@ -24,6 +24,8 @@ from palisade.targets.recipe import WEIGHTS_ALONE
 from palisade.targets.run import Run
 from palisade.targets.trials import Trials
 
+LONG_PLAN_MINUTES = 60
+"""Minutes on this machine above which a plan says what a GPU would take."""
 LARGER_GUESS_SHARE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
 
@@ -145,6 +147,14 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
         )
     console = console_for()
     show(console, table)
+    if total["minutes"] > LONG_PLAN_MINUTES:
+        console.print(
+            f"about {total['gpu_hours']:.1f} GPU hours, if one sustains {plan.GPU_FLOP_PER_SECOND / 1e12:g} TFLOP/s in"
+            f" float32, an assumption, as are {plan.FLOP_PER_SECOND / 1e9:g} GFLOP/s a core for the minutes; nothing was"
+            " measured here: operations of a record are counted, three passes a step, times records, steps and the"
+            " defense's factor",
+            soft_wrap=True,
+        )
     level = FAMILYWISE_ALPHA / max(sum(cost["claims"] for cost in costs), 1)
     for cost in costs:
         if (reach := cost["reach"]) is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from palisade.data.dataset import Dataset, from_config
@@ -21,12 +22,17 @@ from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
 
+if TYPE_CHECKING:
+    from torch import nn
+
 BYTES_PER_FLOAT = 4  # of a float32
-FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
+PASSES_PER_STEP = 3  # through the network, by FLOP: forward, and backward for inputs and weights
 FLOP_PER_SECOND = 2e10  # FLOP/s of one core on small products
+GPU_FLOP_PER_SECOND = 5e12  # assumed of a GPU for data centers in float32: a quarter of the 19.5 TFLOP/s of an A100
 NUMBERS_PER_ROW = 4  # of a record's signals: φ, two entropies and the predicted class, beside log p at temperatures
 NUMBERS_PER_TOKEN = 4  # log p, μ, σ² and, in a byte, whether the token is the likeliest
-COST_KEYS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
+COST_KEYS = ("models", "missing", "minutes", "gpu_hours", "megabytes")  # what adds up over runs
+COST_KEYS_OF_TRAINING = ("missing", "minutes", "gpu_hours")  # what is left of it where models are there
 TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that are unknown before they are chosen
 PUBLIC_SIZE = 1_000  # stands for N while the data are unknown
 STEP_SECONDS = 3e-4  # of a step whatever its size
@@ -41,18 +47,29 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     network = fitter.initial_network(0)
     parameters = sum(p.numel() for p in network.parameters())
     schedule = fitter.schedule
-    rows = schedule.batch_size * (dataset.shape[0] if dataset.positional else 1)  # each token passes all weights
-    seconds = schedule.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * rows / FLOP_PER_SECOND)
-    seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
+    factor = len(missing) * fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
+    flop = PASSES_PER_STEP * flop_of_record(network, dataset) * schedule.batch_size * schedule.steps
+    seconds = schedule.steps * STEP_SECONDS + flop / FLOP_PER_SECOND
     models = settings["fleet"]["models"]
     numbers = stored_numbers(settings["fleet"], dataset, parameters)
     return {
         "folder": str(run.folder),
         "models": models,
         "missing": len(missing),
-        "minutes": len(missing) * seconds / engines.count(settings["fleet"]["workers"]) / 60,
+        "minutes": factor * seconds / engines.count(settings["fleet"]["workers"]) / 60,
+        "gpu_hours": factor * flop / GPU_FLOP_PER_SECOND / 3600,
         "megabytes": BYTES_PER_FLOAT * models * numbers / 1e6,
     }
+
+
+def flop_of_record(network: nn.Module, dataset: Dataset) -> int:
+    """Floating-point operations of a forward pass of one record, as PyTorch counts those of its operators."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.from_numpy(np.ascontiguousarray(dataset.x[:1])))
+    return int(counter.get_total_flops())
 
 
 def stored_numbers(fleet: Mapping[str, Any], dataset: Dataset, parameters: int) -> int:

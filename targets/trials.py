@@ -222,7 +222,7 @@ class Trials:
 
     def cost(self) -> dict[str, Any]:
         """Cost of trials and fleet: the fleet as much as with the slowest of the settings to try."""
-        from palisade.targets.plan import COST_KEYS, TUNED_PLACEHOLDER, cost
+        from palisade.targets.plan import COST_KEYS, COST_KEYS_OF_TRAINING, TUNED_PLACEHOLDER, cost
 
         fleets = []
         for trial in self.trials:
@@ -240,7 +240,7 @@ class Trials:
         for models, (trial, each) in zip(self.tuning.budgets(len(of_model)), of_model, strict=True):
             missing = max(models - len(trial.accuracies), 0) if trial.lacks(models) else 0
             for key in COST_KEYS:
-                together[key] += each[key] * (missing if key in ("missing", "minutes") else models)
+                together[key] += each[key] * (missing if key in COST_KEYS_OF_TRAINING else models)
         folder = Path(slowest["folder"])
         named = folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED_PLACEHOLDER}")
         return {**slowest, **together, "folder": str(named)}  # trials claim nothing by themselves
