@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from palisade.data.columns import UnknownWordsWarning
+from palisade.targets.device import chosen
 
 Result = TypeVar("Result")
 
@@ -56,8 +57,6 @@ def count(workers: int | str) -> int:
 
 def count_training(workers: int | str) -> int:
     """The number of processes that train: as `count`, but auto is one on a GPU, which several would only share."""
-    from palisade.targets.device import chosen
-
     return 1 if workers == "auto" and chosen().type != "cpu" else count(workers)
 
 
