@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from palisade.targets import device
@@ -46,6 +46,6 @@ def own_device(chosen: torch.device, number: int) -> torch.device:
     return torch.device("cuda", (chosen.index or 0) + number) if chosen.type == "cuda" else chosen
 
 
-def _summed(bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    reduced = dist.all_reduce(bucket.buffer(), async_op=True).get_future()  # type: ignore[union-attr]
+def _summed(bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    reduced = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
     return reduced.then(lambda future: future.value()[0])

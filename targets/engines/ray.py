@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib.util
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +119,9 @@ class RayEngine(WorkEngine):
             import ray
 
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+                ray.init(
+                    address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+                )
             except ConnectionError as error:
                 raise ValueError(
                     f"engine.address={self.address}: expected a Ray cluster that runs ({error}); start one with"
@@ -178,7 +181,7 @@ class RaySession:
         """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""
         import ray
 
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster was left
             while True:
                 asked, number, question = ray.get(self.desk.next.remote())
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))

@@ -23,6 +23,7 @@ from palisade.train import composed, train_run
 
 FLEET = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=32", "secret=unspoken", "quiet=true")
 NOISY_FLEET = (*FLEET, "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
+ON_RAY = ("engine=ray",)
 ON_SLURM = ("engine=slurm", "engine.cluster=local")
 
 
