@@ -68,6 +68,17 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
                 assert form not in content, path
 
 
+def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run) -> None:
+    engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
+    results = engines.run(time.sleep, [(0,), (100,), (100,)], 2, [])
+    assert next(results) is None and ray_tasks()
+    results.close()  # as Ctrl-C does
+    end = time.monotonic() + 30
+    while ray_tasks():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster: Any, tmp_path: Path) -> None:
     gone: list[int] = []
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from palisade.targets import engines
 from palisade.targets.defaults import resolved
 from palisade.targets.engines import worker
 from palisade.targets.engines.parcel import Parcel, loaded, packed, pickled
+from palisade.targets.engines.slurm import SlurmEngine
 from palisade.targets.progress import Progress
 from palisade.targets.run import Run
 from palisade.targets.training import chunks, train_models
@@ -62,6 +67,54 @@ def test_engines_agree_to_the_byte(expected: Run, tmp_path: Path, words: tuple[s
     assert logged(run) == logged(expected)
     assert line.done == 32
     assert not list((tmp_path / "runs").glob(".jobs*"))
+
+
+def of_submitit(folder: Path) -> list[int]:
+    """Processes of jobs whose scratch lies below a folder."""
+    lines = {}
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines[int(place.parent.name)] = place.read_bytes().decode(errors="replace")
+    return [process for process, line in lines.items() if "submitit.core._submit" in line and str(folder) in line]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes under /proc")
+
+
+@needs_proc
+def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = (*FLEET, "fleet.models=5", "fleet.at_once=1", "fleet.workers=1")
+    run = trained(tmp_path, *words)
+    before, log = weights(run), logged(run)
+    for path in (*(run.folder / "models").glob("*"), run.folder / "train.log"):
+        path.unlink()
+    settings = {**resolved(composed(*words), run.dataset), "secret": None}
+    item = (settings, str(run.folder), run.name, list(range(5)), None)
+    job = SlurmEngine(cluster="local")._submitted(train_models, {0: item}, 1, tmp_path / "scratch")[0]
+    while not weights(run):
+        time.sleep(0.01)
+    (process,) = of_submitit(tmp_path)
+    os.kill(process, signal.SIGUSR2)  # as Slurm does
+    outcome = job.result()
+    assert "Requeued" in str(job.stderr()) + str(job.stdout())
+    with Progress(tmp_path, total=5) as line:
+        assert outcome.delivered() is None
+    assert weights(run) == before and line.done == 5
+    assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
+
+
+@needs_proc
+def test_jobs_end_with_the_command(tmp_path: Path) -> None:
+    engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
+    folder = tmp_path / "data" / "run"
+    folder.mkdir(parents=True)
+    results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
+    assert next(results) is None and of_submitit(tmp_path)
+    results.close()  # as Ctrl-C does
+    end = time.monotonic() + 30
+    while of_submitit(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
