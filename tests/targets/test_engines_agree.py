@@ -16,6 +16,8 @@ import pytest
 
 from palisade.data.dataset import data_settings
 from palisade.data.derived import KeyQuestion, answer
+from palisade.evaluation.measuring.measure import measure_and_keep, results_of, stored_result
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.defaults import resolved
 from palisade.targets.engines import worker
@@ -122,7 +124,8 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
     content, numbers = pickled((function, item), {7: run.folder})
     assert numbers == [7]
     data, files = run.dataset, packed(run.folder)
-    texts = (data_settings(run.config), data_settings(item[0]))
+    configs = [value for value in item if isinstance(value, dict)]
+    texts = tuple(map(data_settings, [run.config, *configs]))
     parcel = Parcel(work=content, names={7: run.name}, user_chosen={7: True}, data_settings=texts, device="cpu")
     secret, keys = run.secret, []
 
@@ -131,7 +134,7 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
         keys.append(answer(secret, question))
         return keys[-1]
 
-    back = parcel.carried_out(ask, [files], [data, data])
+    back = parcel.carried_out(ask, [files], [data] * len(texts))
     assert keys, loaded(back, {7: run.folder})
     travelled = pickle.dumps((parcel, files, keys)) + back
     for form in (secret.value, secret.value.hex().encode(), b"unspoken", str(run.folder).encode()):
@@ -158,3 +161,38 @@ def test_a_chunk_that_travels_is_the_same_and_takes_no_secret_along(
         assert outcome.delivered() is None
     assert weights(run) == before and line.done == 3
     assert run.is_complete() and len((run.folder / "train.log").read_text().splitlines()) > len(log.splitlines())
+
+
+def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_at_work", False)
+    run = trained(tmp_path, *FLEET, "fleet.workers=1", "fleet.models=6")
+    protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
+    outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol))
+    (place, result) = outcome.delivered()
+    assert place == (run.folder, "none") and not run.metrics.exists()
+    changes[7].apply(run.folder)
+    assert stored_result(run, protocol).to_json() == result.to_json()
+    travelled = run.metrics.read_bytes()
+    run.metrics.unlink()
+    (here,) = results_of([run], protocol)
+    assert here.to_json() == result.to_json() and run.metrics.read_bytes() == travelled
+
+
+def test_a_run_travels_without_what_it_has_read(expected: Run) -> None:
+    assert len(expected.dataset.x) and len(pickle.dumps(expected)) < 1000
+
+
+@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_an_engine_that_is_not_installed_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    spec_of = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: None if asked == package else spec_of(asked))
+    with pytest.raises(ValueError, match=rf"^engine=.*: expected the package {package}; pip install -e '\.\["):
+        train_run(composed(*FLEET, f"engine={name}"))
+
+
+def test_tasks_of_ray_are_single_processes() -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    with pytest.raises(ValueError, match=r"^engine\.devices_per_model=2: expected 1"):
+        train_run(composed(*FLEET, "engine=ray", "+engine.devices_per_model=2"))
