@@ -154,7 +154,7 @@ class RaySession:
         self.desk: Any = desk.remote()
         self.task: Any = ray.remote(carried_out)
         self.folders: list[Path] = []
-        self.secrets: list[Secret] = []
+        self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
         threading.Thread(target=self._answer, daemon=True).start()
 
@@ -162,8 +162,9 @@ class RaySession:
         """Number by which tasks know a run."""
         if folder not in self.folders:
             self.folders.append(folder)
-            self.secrets.append(Secret.load(folder / SECRET_PATH))
-        return self.folders.index(folder)
+        number = self.folders.index(folder)
+        self.secrets[number] = Secret.load(folder / SECRET_PATH)
+        return number
 
     def datasets(self, folder: Path, item: Sequence[Any]) -> dict[str, Any]:
         """References to the data of a run, by the settings that its configuration and the item hold of them."""

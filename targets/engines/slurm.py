@@ -69,7 +69,7 @@ class SlurmEngine(WorkEngine):
 
         if not items:
             return
-        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].parents[1] if folders else None))
+        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].resolve().parents[1] if folders else None))
         left = dict(enumerate(items))
         for attempt in range(1, MAX_ATTEMPTS + 1):
             jobs = self._submitted(function, left, workers, scratch)

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from test_engines_agree import FLEET, ON_RAY, expected, logged, restored, trained, weights
 
+from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.progress import Progress
 from palisade.targets.run import Run
@@ -66,6 +68,17 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
             content = path.read_bytes()
             for form in (secret.value, secret.value.hex().encode(), b"unspoken"):
                 assert form not in content, path
+
+
+def test_an_evaluation_by_ray_is_the_same(expected: Run, cluster: Any) -> None:
+    protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
+    engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
+    (there,) = results_of([expected], protocol)
+    written = expected.metrics.read_bytes()
+    expected.metrics.unlink()
+    engines.choose({"_target_": "palisade.targets.engines.local.LocalEngine"})
+    (here,) = results_of([expected], protocol)
+    assert here.to_json() == there.to_json() and expected.metrics.read_bytes() == written
 
 
 def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run) -> None:
