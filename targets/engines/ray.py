@@ -236,7 +236,7 @@ def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> 
 
 
 def _result(task: Any) -> bytes:
-    """What a task returned.
+    """Return value of a task.
 
     Raises:
         ChildProcessError: if its workers died in every attempt.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
-"""How often jobs are asked whether they have ended."""
+"""Interval at which jobs are asked whether they have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

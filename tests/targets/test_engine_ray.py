@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_engines_agree import FLEET, ON_RAY, expected, logged, restored, trained, weights
+from test_engines_agree import ON_RAY, SMALL_FLEET, expected, logged, restored, trained, weights
 
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
@@ -59,7 +59,7 @@ def ray_tasks() -> dict[int, str]:
 
 def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster: Any, tmp_path: Path) -> None:
     with Progress(tmp_path, total=32) as line:
-        run = trained(tmp_path / "runs", *FLEET, *on_ray(cluster))
+        run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster))
     assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
     session = Path(cluster.head_node.get_session_dir_path())
     secret = run.secret
@@ -105,7 +105,7 @@ def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster:
     thread = threading.Thread(target=take_away, daemon=True)
     thread.start()
     with Progress(tmp_path, total=32) as line:
-        run = Run(Path(train_run(composed(f"runs={tmp_path / 'runs'}", *FLEET, *on_ray(cluster)))["folder"]))
+        run = Run(Path(train_run(composed(f"runs={tmp_path / 'runs'}", *SMALL_FLEET, *on_ray(cluster)))["folder"]))
     thread.join(timeout=30)
     assert gone and len(cluster.list_all_nodes()) == 1
     assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32

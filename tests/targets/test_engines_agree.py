@@ -29,8 +29,8 @@ from palisade.targets.run import Run
 from palisade.targets.training import chunks, train_models
 from palisade.train import composed, train_run
 
-FLEET = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=32", "secret=unspoken", "quiet=true")
-NOISY_FLEET = (*FLEET, "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
+SMALL_FLEET = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=32", "secret=unspoken", "quiet=true")
+NOISY_FLEET = (*SMALL_FLEET, "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
 ON_RAY = ("engine=ray",)
 ON_SLURM = ("engine=slurm", "engine.cluster=local")
 
@@ -59,13 +59,13 @@ def restored() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run of 32 models, trained one chunk after the other in this process."""
-    return trained(tmp_path_factory.mktemp("here"), *FLEET, "fleet.workers=1")
+    return trained(tmp_path_factory.mktemp("here"), *SMALL_FLEET, "fleet.workers=1")
 
 
 @pytest.mark.parametrize("words", [("fleet.workers=2",), ON_SLURM], ids=["local", "slurm"])
 def test_engines_agree_to_the_byte(expected: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     with Progress(tmp_path, total=32) as line:
-        run = trained(tmp_path / "runs", *FLEET, *words)
+        run = trained(tmp_path / "runs", *SMALL_FLEET, *words)
     assert len(weights(run)) == 32 and weights(run) == weights(expected)
     assert logged(run) == logged(expected)
     assert line.done == 32
@@ -86,7 +86,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason=
 
 @needs_proc
 def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
-    words = (*FLEET, "fleet.models=5", "fleet.at_once=1", "fleet.workers=1")
+    words = (*SMALL_FLEET, "fleet.models=5", "fleet.at_once=1", "fleet.workers=1")
     run = trained(tmp_path, *words)
     before, log = weights(run), logged(run)
     for path in (*(run.folder / "models").glob("*"), run.folder / "train.log"):
@@ -143,7 +143,7 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
     return loaded(back, {7: run.folder})
 
 
-@pytest.mark.parametrize("words", [FLEET, NOISY_FLEET], ids=["plain", "dp_sgd"])
+@pytest.mark.parametrize("words", [SMALL_FLEET, NOISY_FLEET], ids=["plain", "dp_sgd"])
 def test_a_chunk_that_travels_is_the_same_and_takes_no_secret_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
@@ -166,7 +166,7 @@ def test_a_chunk_that_travels_is_the_same_and_takes_no_secret_along(
 
 def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_at_work", False)
-    run = trained(tmp_path, *FLEET, "fleet.workers=1", "fleet.models=6")
+    run = trained(tmp_path, *SMALL_FLEET, "fleet.workers=1", "fleet.models=6")
     protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
     outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol))
     (place, result) = outcome.delivered()
@@ -190,10 +190,10 @@ def test_an_engine_that_is_not_installed_names_its_extra(
     spec_of = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda asked: None if asked == package else spec_of(asked))
     with pytest.raises(ValueError, match=rf"^engine=.*: expected the package {package}; pip install -e '\.\["):
-        train_run(composed(*FLEET, f"engine={name}"))
+        train_run(composed(*SMALL_FLEET, f"engine={name}"))
 
 
 def test_tasks_of_ray_are_single_processes() -> None:
     pytest.importorskip("ray", reason="needs the extra `ray`")
     with pytest.raises(ValueError, match=r"^engine\.devices_per_model=2: expected 1"):
-        train_run(composed(*FLEET, "engine=ray", "+engine.devices_per_model=2"))
+        train_run(composed(*SMALL_FLEET, "engine=ray", "+engine.devices_per_model=2"))
