@@ -44,5 +44,5 @@ types: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/.installed
-	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,docs,lm,onnx,serve,skops,sweep,track]'
+	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,docs,lm,onnx,ray,serve,skops,sweep,track]'
 	touch $@

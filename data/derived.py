@@ -52,6 +52,10 @@ class DerivedKeys(Secret):
         stages: see `KeyQuestion`.
     """
 
+    _ask: Callable[[KeyQuestion], bytes]
+    _stages: tuple[str, ...]
+    _keys: dict[KeyQuestion, bytes]
+
     def __init__(self, ask: Callable[[KeyQuestion], bytes], *, user_chosen: bool, stages: tuple[str, ...] = ()) -> None:
         object.__setattr__(self, "user_chosen", user_chosen)  # and no `value`: code that reads one fails
         object.__setattr__(self, "_ask", ask)

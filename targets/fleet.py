@@ -23,7 +23,7 @@ from palisade.data.split import Split
 from palisade.fields import CheckedFields
 from palisade.targets import progress
 from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.engines import together
+from palisade.targets.engines import ddp, together
 from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
 from palisade.targets.record_loss import record_losses, token_rows
@@ -343,7 +343,7 @@ class Fitter:
         network = stack(networks) if stacked else networks[0]
         sampler = self.defense.sampler(members, models, self, split)
         sampler.take_share(together.rank(), together.size())
-        device = together.own_device(self.device)
+        device = ddp.own_device(self.device, together.rank())
         of_process = self.secret.stage(f"process {together.rank()}") if together.rank() else self.secret
         module = Target(
             network,
@@ -374,7 +374,7 @@ class Fitter:
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
                 max_steps=-1 if self.steps is None else self.steps,
-                **together.trainer_arguments(self.device),
+                **ddp.trainer_arguments(self.device),
                 callbacks=[*callbacks, snapshots, *following],
                 logger=False,
                 log_every_n_steps=0,

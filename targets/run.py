@@ -75,6 +75,10 @@ class Run:
             raise ValueError(f"{folder} {OTHER_VERSION}")
         return run
 
+    def __reduce__(self) -> tuple[type[Run], tuple[Path, str]]:
+        """Travels to other processes without what it has read, such as its data."""
+        return type(self), (self.folder, self.guard)
+
     @property
     def name(self) -> str:
         """The folder's name, with the guard where one stands before the models."""

@@ -13,7 +13,7 @@ from palisade.fields import CheckedFields, Count
 Result = TypeVar("Result")
 
 MAX_ATTEMPTS = 2
-"""How often an item is run whose worker died; what it raises itself is never tried again."""
+"""Runs of an item whose worker died, at most; what it raises itself is never tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)

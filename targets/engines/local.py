@@ -46,7 +46,7 @@ GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 _pool: ProcessPoolExecutor | None = None
 _own_environment: dict[str, str] = {}
-"""What differs between the workers of a machine: the GPU of each."""
+"""Variables of this worker that differ from those of others: its GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,7 @@ def unpacked(folder: Path, content: Content) -> None:
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs in a copy of a run after an item has run.
+    """Differences of a copy of a run after an item has run.
 
     Args:
         written: files that are new or other ones.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import importlib.util
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +119,9 @@ class RayEngine(WorkEngine):
             import ray
 
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+                ray.init(
+                    address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+                )
             except ConnectionError as error:
                 raise ValueError(
                     f"engine.address={self.address}: expected a Ray cluster that runs ({error}); start one with"
@@ -151,7 +154,7 @@ class RaySession:
         self.desk: Any = desk.remote()
         self.task: Any = ray.remote(carried_out)
         self.folders: list[Path] = []
-        self.secrets: list[Secret] = []
+        self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
         threading.Thread(target=self._answer, daemon=True).start()
 
@@ -159,8 +162,9 @@ class RaySession:
         """Number by which tasks know a run."""
         if folder not in self.folders:
             self.folders.append(folder)
-            self.secrets.append(Secret.load(folder / SECRET_PATH))
-        return self.folders.index(folder)
+        number = self.folders.index(folder)
+        self.secrets[number] = Secret.load(folder / SECRET_PATH)
+        return number
 
     def datasets(self, folder: Path, item: Sequence[Any]) -> dict[str, Any]:
         """References to the data of a run, by the settings that its configuration and the item hold of them."""
@@ -178,7 +182,7 @@ class RaySession:
         """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""
         import ray
 
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster was left
             while True:
                 asked, number, question = ray.get(self.desk.next.remote())
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))
@@ -232,7 +236,7 @@ def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> 
 
 
 def _result(task: Any) -> bytes:
-    """What a task returned.
+    """Return value of a task.
 
     Raises:
         ChildProcessError: if its workers died in every attempt.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
-"""How often jobs are asked whether they have ended."""
+"""Interval at which jobs are asked whether they have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class SlurmEngine(WorkEngine):
 
         if not items:
             return
-        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].parents[1] if folders else None))
+        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].resolve().parents[1] if folders else None))
         left = dict(enumerate(items))
         for attempt in range(1, MAX_ATTEMPTS + 1):
             jobs = self._submitted(function, left, workers, scratch)

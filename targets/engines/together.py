@@ -10,12 +10,9 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from palisade.targets import device, progress
-
-if TYPE_CHECKING:
-    import torch
+from palisade.targets import progress
 
 PROCESSES_VARIABLE = "PALISADE_DEVICES_PER_MODEL"
 """Variable of the environment, which workers share with the process that started them."""
@@ -69,38 +66,6 @@ def processes(function: Callable[..., object], arguments: tuple[Any, ...]) -> It
             other.join()
         os.environ.clear()
         os.environ.update(before)
-
-
-def trainer_arguments(chosen: torch.device) -> dict[str, Any]:
-    """Arguments of a Lightning `Trainer` for this process: alone on a device, or one of several by DDP."""
-    if size() == 1:
-        return device.trainer_arguments(chosen)
-    from pytorch_lightning.plugins.environments import LightningEnvironment
-    from pytorch_lightning.strategies import DDPStrategy
-
-    strategy = DDPStrategy(
-        parallel_devices=[own_device(chosen, number) for number in range(size())],
-        cluster_environment=LightningEnvironment(),
-        process_group_backend="nccl" if chosen.type == "cuda" else "gloo",
-        ddp_comm_hook=_summed,
-    )
-    return {"strategy": strategy, "accelerator": chosen.type, "use_distributed_sampler": False}
-
-
-def own_device(chosen: torch.device, number: int | None = None) -> torch.device:
-    """Device of one of the processes, by default of this one: GPUs one after the other, from the chosen one on."""
-    import torch
-
-    number = rank() if number is None else number
-    return torch.device("cuda", (chosen.index or 0) + number) if chosen.type == "cuda" else chosen
-
-
-def _summed(state: object, bucket: Any) -> Any:
-    """Sums gradients, of which every process has those of its records; DDP's own mean would divide them anew."""
-    import torch.distributed as dist
-
-    reduced = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
-    return reduced.then(lambda future: future.value()[0])
 
 
 def _helped(environment: Mapping[str, str], function: Callable[..., object], arguments: tuple[Any, ...]) -> None:

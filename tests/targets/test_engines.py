@@ -110,6 +110,18 @@ def test_workers_share_a_gpu_and_its_memory(monkeypatch):
     assert shares == [0.5] and os.environ["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+def process_of(models: list[int]) -> int:
+    time.sleep(0.5)
+    return os.getpid()
+
+
+def test_a_run_of_64_models_spreads_over_four_workers():
+    items = [(list(range(first, first + 8)),) for first in range(0, 64, 8)]  # as `training.chunks` cuts them
+    processes = list(engines.run(process_of, items, 4))
+    engines.stop()
+    assert len(processes) == 8 and len({*processes}) == 4
+
+
 def test_every_progress_line_counts_what_workers_report(tmp_path, capfd):
     for unit in ("models", "runs attacked"):  # the same processes, and those of a new pool of the same server
         with Progress(tmp_path, total=2, unit=unit):

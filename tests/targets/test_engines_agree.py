@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import pickle
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +17,21 @@ import pytest
 
 from palisade.data.dataset import data_settings
 from palisade.data.derived import KeyQuestion, answer
+from palisade.evaluation.measuring.measure import measure_and_keep, results_of, stored_result
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.defaults import resolved
 from palisade.targets.engines import worker
 from palisade.targets.engines.parcel import Parcel, loaded, packed, pickled
+from palisade.targets.engines.slurm import SlurmEngine
 from palisade.targets.progress import Progress
 from palisade.targets.run import Run
 from palisade.targets.training import chunks, train_models
 from palisade.train import composed, train_run
 
-FLEET = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=32", "secret=unspoken", "quiet=true")
-NOISY_FLEET = (*FLEET, "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
+SMALL_FLEET = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=32", "secret=unspoken", "quiet=true")
+NOISY_FLEET = (*SMALL_FLEET, "defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
+ON_RAY = ("engine=ray",)
 ON_SLURM = ("engine=slurm", "engine.cluster=local")
 
 
@@ -50,17 +59,65 @@ def restored() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run of 32 models, trained one chunk after the other in this process."""
-    return trained(tmp_path_factory.mktemp("here"), *FLEET, "fleet.workers=1")
+    return trained(tmp_path_factory.mktemp("here"), *SMALL_FLEET, "fleet.workers=1")
 
 
 @pytest.mark.parametrize("words", [("fleet.workers=2",), ON_SLURM], ids=["local", "slurm"])
 def test_engines_agree_to_the_byte(expected: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     with Progress(tmp_path, total=32) as line:
-        run = trained(tmp_path / "runs", *FLEET, *words)
+        run = trained(tmp_path / "runs", *SMALL_FLEET, *words)
     assert len(weights(run)) == 32 and weights(run) == weights(expected)
     assert logged(run) == logged(expected)
     assert line.done == 32
     assert not list((tmp_path / "runs").glob(".jobs*"))
+
+
+def of_submitit(folder: Path) -> list[int]:
+    """Processes of jobs whose scratch lies below a folder."""
+    lines = {}
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines[int(place.parent.name)] = place.read_bytes().decode(errors="replace")
+    return [process for process, line in lines.items() if "submitit.core._submit" in line and str(folder) in line]
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes under /proc")
+
+
+@needs_proc
+def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = (*SMALL_FLEET, "fleet.models=5", "fleet.at_once=1", "fleet.workers=1")
+    run = trained(tmp_path, *words)
+    before, log = weights(run), logged(run)
+    for path in (*(run.folder / "models").glob("*"), run.folder / "train.log"):
+        path.unlink()
+    settings = {**resolved(composed(*words), run.dataset), "secret": None}
+    item = (settings, str(run.folder), run.name, list(range(5)), None)
+    job = SlurmEngine(cluster="local")._submitted(train_models, {0: item}, 1, tmp_path / "scratch")[0]
+    while not weights(run):
+        time.sleep(0.01)
+    (process,) = of_submitit(tmp_path)
+    os.kill(process, signal.SIGUSR2)  # as Slurm does
+    outcome = job.result()
+    assert "Requeued" in str(job.stderr()) + str(job.stdout())
+    with Progress(tmp_path, total=5) as line:
+        assert outcome.delivered() is None
+    assert weights(run) == before and line.done == 5
+    assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
+
+
+@needs_proc
+def test_jobs_end_with_the_command(tmp_path: Path) -> None:
+    engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
+    folder = tmp_path / "data" / "run"
+    folder.mkdir(parents=True)
+    results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
+    assert next(results) is None and of_submitit(tmp_path)
+    results.close()  # as Ctrl-C does
+    end = time.monotonic() + 30
+    while of_submitit(tmp_path):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
@@ -68,7 +125,8 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
     content, numbers = pickled((function, item), {7: run.folder})
     assert numbers == [7]
     data, files = run.dataset, packed(run.folder)
-    texts = (data_settings(run.config), data_settings(item[0]))
+    configs = [value for value in item if isinstance(value, dict)]
+    texts = tuple(map(data_settings, [run.config, *configs]))
     parcel = Parcel(work=content, names={7: run.name}, user_chosen={7: True}, data_settings=texts, device="cpu")
     secret, keys = run.secret, []
 
@@ -77,7 +135,7 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
         keys.append(answer(secret, question))
         return keys[-1]
 
-    back = parcel.carried_out(ask, [files], [data, data])
+    back = parcel.carried_out(ask, [files], [data] * len(texts))
     assert keys, loaded(back, {7: run.folder})
     travelled = pickle.dumps((parcel, files, keys)) + back
     for form in (secret.value, secret.value.hex().encode(), b"unspoken", str(run.folder).encode()):
@@ -85,7 +143,7 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
     return loaded(back, {7: run.folder})
 
 
-@pytest.mark.parametrize("words", [FLEET, NOISY_FLEET], ids=["plain", "dp_sgd"])
+@pytest.mark.parametrize("words", [SMALL_FLEET, NOISY_FLEET], ids=["plain", "dp_sgd"])
 def test_a_chunk_that_travels_is_the_same_and_takes_no_secret_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
@@ -104,3 +162,38 @@ def test_a_chunk_that_travels_is_the_same_and_takes_no_secret_along(
         assert outcome.delivered() is None
     assert weights(run) == before and line.done == 3
     assert run.is_complete() and len((run.folder / "train.log").read_text().splitlines()) > len(log.splitlines())
+
+
+def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_at_work", False)
+    run = trained(tmp_path, *SMALL_FLEET, "fleet.workers=1", "fleet.models=6")
+    protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
+    outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol))
+    (place, result) = outcome.delivered()
+    assert place == (run.folder, "none") and not run.metrics.exists()
+    changes[7].apply(run.folder)
+    assert stored_result(run, protocol).to_json() == result.to_json()
+    travelled = run.metrics.read_bytes()
+    run.metrics.unlink()
+    (here,) = results_of([run], protocol)
+    assert here.to_json() == result.to_json() and run.metrics.read_bytes() == travelled
+
+
+def test_a_run_travels_without_what_it_has_read(expected: Run) -> None:
+    assert len(expected.dataset.x) and len(pickle.dumps(expected)) < 1000
+
+
+@pytest.mark.parametrize(("name", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_an_engine_that_is_not_installed_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    spec_of = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda asked: None if asked == package else spec_of(asked))
+    with pytest.raises(ValueError, match=rf"^engine=.*: expected the package {package}; pip install -e '\.\["):
+        train_run(composed(*SMALL_FLEET, f"engine={name}"))
+
+
+def test_tasks_of_ray_are_single_processes() -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    with pytest.raises(ValueError, match=r"^engine\.devices_per_model=2: expected 1"):
+        train_run(composed(*SMALL_FLEET, "engine=ray", "+engine.devices_per_model=2"))

@@ -1,0 +1,111 @@
+"""Ray: two raylets without a common folder give the bytes of a plain loop, also when a worker and a node go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_engines_agree import ON_RAY, SMALL_FLEET, expected, logged, restored, trained, weights
+
+from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.protocol import AttackProtocol
+from palisade.targets import engines
+from palisade.targets.progress import Progress
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
+
+__all__ = ["expected", "restored"]  # fixtures
+
+pytestmark = pytest.mark.slow
+NODE_SETTINGS: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two raylets of this machine."""
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    both = Cluster(initialize_head=True, head_node_args={**NODE_SETTINGS, "include_dashboard": False})
+    both.add_node(**NODE_SETTINGS)
+    yield both
+    engines.stop()
+    both.shutdown()
+
+
+def on_ray(cluster: Any) -> tuple[str, ...]:
+    return (*ON_RAY, f"engine.address='{cluster.address}'")
+
+
+def ray_tasks() -> dict[int, str]:
+    """Processes of this machine that are at a task of Ray, with their command lines."""
+    tasks = {}
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if command.startswith("ray::carried_out"):
+            tasks[int(place.parent.name)] = command
+    return tasks
+
+
+def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster: Any, tmp_path: Path) -> None:
+    with Progress(tmp_path, total=32) as line:
+        run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster))
+    assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
+    session = Path(cluster.head_node.get_session_dir_path())
+    secret = run.secret
+    for path in session.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for form in (secret.value, secret.value.hex().encode(), b"unspoken"):
+                assert form not in content, path
+
+
+def test_an_evaluation_by_ray_is_the_same(expected: Run, cluster: Any) -> None:
+    protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
+    engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
+    (there,) = results_of([expected], protocol)
+    written = expected.metrics.read_bytes()
+    expected.metrics.unlink()
+    engines.choose({"_target_": "palisade.targets.engines.local.LocalEngine"})
+    (here,) = results_of([expected], protocol)
+    assert here.to_json() == there.to_json() and expected.metrics.read_bytes() == written
+
+
+def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run) -> None:
+    engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
+    results = engines.run(time.sleep, [(0,), (100,), (100,)], 2, [])
+    assert next(results) is None and ray_tasks()
+    results.close()  # as Ctrl-C does
+    end = time.monotonic() + 30
+    while ray_tasks():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster: Any, tmp_path: Path) -> None:
+    gone: list[int] = []
+
+    def take_away() -> None:
+        while not list(tmp_path.glob("runs/*/*/models/*.safetensors")) or not (tasks := ray_tasks()):
+            time.sleep(0.02)
+        gone.append(next(iter(tasks)))
+        os.kill(gone[0], signal.SIGKILL)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+    thread = threading.Thread(target=take_away, daemon=True)
+    thread.start()
+    with Progress(tmp_path, total=32) as line:
+        run = Run(Path(train_run(composed(f"runs={tmp_path / 'runs'}", *SMALL_FLEET, *on_ray(cluster)))["folder"]))
+    thread.join(timeout=30)
+    assert gone and len(cluster.list_all_nodes()) == 1
+    assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
