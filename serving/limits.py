@@ -1,4 +1,4 @@
-"""What a request costs and when it may pass: rate, day and budget in records, all or nothing."""
+"""Price of a request in records, and limits of a client: rate, day and budget, all or nothing."""
 
 from __future__ import annotations
 
