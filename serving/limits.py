@@ -32,7 +32,7 @@ class StoreError(Exception):
 
 
 class Store(Protocol):
-    """Where counts lie."""
+    """Place where counts lie."""
 
     async def take(self, charge: Charge) -> int:
         """Counts a request as a whole, so that no answer leaves uncounted, or not at all.
