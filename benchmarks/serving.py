@@ -32,10 +32,10 @@ import psutil
 import requests
 
 REPOSITORY_ROOT = Path(__file__).parents[1]
-FEATURES, CLASSES, REFERENCE_RECORDS = 446, 30, 1000
-PORT, REDIS_PORT = 18_431, 18_432
-BODIES = 400
-UNLIMITED = ("limits.rate=null", "limits.day=null", "limits.budget=null")
+FEATURE_COUNT, CLASS_COUNT, REFERENCE_RECORDS = 446, 30, 1000
+SERVER_PORT, REDIS_PORT = 18_431, 18_432
+BODY_COUNT = 400
+NO_LIMITS = ("limits.rate=null", "limits.day=null", "limits.budget=null")
 BARE_SERVER = """
 import sys, torch, uvicorn
 from fastapi import FastAPI
@@ -63,7 +63,7 @@ class Load(NamedTuple):
     wanted: dict[str, float]
 
 
-LOADS = (
+MEASURED_LOADS = (
     Load(1, 32, {"without measures": 1.3, "keys and limits": 1.2, "with the monitor": 0.8}),
     Load(32, 8, {"without measures": 1.4, "keys and limits": 1.3, "with the monitor": 0.9}),
 )
@@ -76,8 +76,8 @@ def write_release(folder: Path) -> None:
     from palisade.train import composed
 
     rng = np.random.default_rng(0)
-    x = (rng.random((REFERENCE_RECORDS, FEATURES)) < 0.12).astype(np.float32)
-    np.savez(folder / "mine.npz", x=x, y=np.arange(REFERENCE_RECORDS) % CLASSES)
+    x = (rng.random((REFERENCE_RECORDS, FEATURE_COUNT)) < 0.12).astype(np.float32)
+    np.savez(folder / "mine.npz", x=x, y=np.arange(REFERENCE_RECORDS) % CLASS_COUNT)
     words = ("data=npz", f"data.path={folder}/mine.npz", "network=mlp", "network.hidden=[128]", "trainer.epochs=1")
     ship(composed(*words), [], Secret.from_text("benchmark")).save(folder / "released")
 
@@ -85,22 +85,23 @@ def write_release(folder: Path) -> None:
 def bodies(records: int) -> list[bytes]:
     """Bodies of requests, all records different."""
     rng = np.random.default_rng()
-    rows = (rng.random((BODIES * records, FEATURES)) < 0.12).astype(int).tolist()
-    return [orjson.dumps({"instances": rows[k * records : (k + 1) * records]}) for k in range(BODIES)]
+    rows = (rng.random((BODY_COUNT * records, FEATURE_COUNT)) < 0.12).astype(int).tolist()
+    return [orjson.dumps({"instances": rows[k * records : (k + 1) * records]}) for k in range(BODY_COUNT)]
 
 
 async def asked(load: Load, seconds: float, key: str) -> int:
     """Number of answers in so many seconds, over connections that stay open."""
     heads = f"POST /v1/models/released:predict HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    heads += "Content-Type: application/json\r\n"
     requests_ = [f"{heads}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies(load.records)]
     end, answers, place = time.monotonic() + seconds, 0, 0
 
     async def ask() -> None:
         nonlocal answers, place
-        reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        reader, writer = await asyncio.open_connection("127.0.0.1", SERVER_PORT)
         while time.monotonic() < end:
             place += 1
-            writer.write(requests_[place % BODIES])
+            writer.write(requests_[place % BODY_COUNT])
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
@@ -116,13 +117,13 @@ async def asked(load: Load, seconds: float, key: str) -> int:
 @contextmanager
 def server(folder: Path, words: tuple[str, ...] | None) -> Iterator[psutil.Process]:
     """The bare loop, or a served release."""
-    serve = [sys.executable, str(REPOSITORY_ROOT / "serve.py"), "released", f"port={PORT}", "metrics_port=null"]
-    command = [sys.executable, "-c", BARE_SERVER, str(PORT)] if words is None else [*serve, *words]
+    serve = [sys.executable, str(REPOSITORY_ROOT / "serve.py"), "released", f"port={SERVER_PORT}", "metrics_port=null"]
+    command = [sys.executable, "-c", BARE_SERVER, str(SERVER_PORT)] if words is None else [*serve, *words]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
     try:
         for _ in range(1200):
             try:
-                if requests.get(f"http://127.0.0.1:{PORT}/v2/health/ready", timeout=1).ok:
+                if requests.get(f"http://127.0.0.1:{SERVER_PORT}/v2/health/ready", timeout=1).ok:
                     break
             except requests.RequestException:
                 time.sleep(0.1)
@@ -140,8 +141,8 @@ def cpu_seconds(process: psutil.Process) -> float:
 def measured(folder: Path, words: tuple[str, ...] | None, seconds: float, key: str) -> Iterator[tuple[float, float]]:
     """For each load the answers a second, and the load generator's share of the CPU time."""
     with server(folder, words) as process:
-        for load in LOADS:
-            generator = [sys.executable, __file__, "--load", str(LOADS.index(load)), "--seconds"]
+        for load in MEASURED_LOADS:
+            generator = [sys.executable, __file__, "--load", str(MEASURED_LOADS.index(load)), "--seconds"]
             subprocess.run([*generator, "0.5", "--key", key], check=True, stdout=subprocess.DEVNULL)
             before = cpu_seconds(process)
             done = subprocess.run([*generator, str(seconds), "--key", key], check=True, capture_output=True, text=True)
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("--key", default="")
     options = parser.parse_args()
     if options.load is not None:
-        answers = asyncio.run(asked(LOADS[options.load], options.seconds, options.key))
+        answers = asyncio.run(asked(MEASURED_LOADS[options.load], options.seconds, options.key))
         print(answers, time.process_time())
         return
     with TemporaryDirectory() as place:
@@ -174,7 +175,7 @@ def compare(folder: Path, rounds: int, seconds: float) -> None:
     watch = ("monitor=near_duplicates", "monitor.reference=mine.npz")
     servers: dict[str, tuple[str, ...] | None] = {
         "bare loop": None,
-        "without measures": UNLIMITED,
+        "without measures": NO_LIMITS,
         "keys and limits": limited,
         "with the monitor": (*limited, *watch),
     }
@@ -193,7 +194,7 @@ def compare(folder: Path, rounds: int, seconds: float) -> None:
     if redis is not None:
         redis.terminate()
         redis.wait()
-    for place, load in enumerate(LOADS):
+    for place, load in enumerate(MEASURED_LOADS):
         print(f"\n{load.records} records a request, {load.connections} connections")
         print("| server | requests/s | ratio | wanted | load generator's share |\n|---|---|---|---|---|")
         for name, runs in rates.items():

@@ -29,6 +29,7 @@ DOCUMENTED_PACKAGES = (
     "data",
     "defenses",
     "evaluation",
+    "serving",
     "targets",
 )
 ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
@@ -79,11 +80,17 @@ CHECKED_CLASSES = {
     "defense.trainer.": "palisade.targets.recipe.Recipe",
     "canary.": "palisade.data.canaries.Canaries",
     "tuning.": "palisade.targets.tuning.Tuning",
+    "limits.": "palisade.serving.settings.Limits",
+    "key.": "palisade.serving.keys.KeyEntry",
+    "store.": "palisade.serving.settings.RedisSettings",
+    "domain.": "palisade.serving.domain.DomainSettings",
+    "monitor.": "palisade.serving.monitor.MonitorSettings",
 }
 """Classes that check settings which no `_target_` takes, by how the key begins."""
 ENTRY_CLASSES = {
     "train": "palisade.targets.train_settings.TrainSettings",
     "evaluate": "palisade.evaluation.settings.EvaluationSettings",
+    "serve": "palisade.serving.settings.ServingSettings",
 }
 RANGE_SIGNS = re.compile(r"[\d<>≤≥½`]")
 """Signs of a range or of choices, which a comment may lack."""
@@ -158,7 +165,7 @@ def api(page: str) -> str:
 
 
 def command(entry: str) -> str:
-    """The settings of `train.py` or of `evaluate.py`."""
+    """The settings of `train.py`, `evaluate.py` or `serve.py`."""
     option = read(CONF_FOLDER / f"{entry}.yaml")
     lead = f"`python {entry}.py <key>=<value> …`. {option.about}"
     chosen = [setting for setting in option.settings if setting.key in CONF_GROUPS]

@@ -11,7 +11,7 @@ import yaml
 
 CONF_FOLDER = Path(__file__).parent.parent / "conf"
 CONF_GROUPS = tuple(sorted(path.name for path in CONF_FOLDER.iterdir() if any(path.glob("*.yaml"))))
-ENTRY_CONFIGS = ("train", "evaluate")
+ENTRY_CONFIGS = ("train", "evaluate", "serve")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from palisade.serving.limits import Charge, Store, StoreError, check_size
 from palisade.serving.metrics import UNKNOWN_NAME, Metrics, say
 from palisade.serving.monitor import Monitor
 from palisade.serving.openapi import model_metadata, openapi
-from palisade.serving.served import Encoded, Queue, Served
+from palisade.serving.served import EncodedRows, Queue, Served
 from palisade.serving.settings import SECONDS_TO_SEND
 from palisade.serving.workers import tell_others
 from palisade.targets.card_page import card_page
@@ -94,7 +94,7 @@ class Service:
         self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
         return answers
 
-    def _watch(self, client: Client, encoded: Encoded) -> None:
+    def _watch(self, client: Client, encoded: EncodedRows) -> None:
         """Shows the monitor a request that will be answered; what follows concerns the next ones."""
         if self.monitor is None or client.repeats:
             return

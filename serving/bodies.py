@@ -22,7 +22,7 @@ from palisade.data.scattering import Scattering
 from palisade.data.tokens import Tokens
 
 NUMBER_TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
-STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 CELL_TYPES = {str, int, float, bool, type(None)}
 INPUT_NAME = "input"
 
@@ -168,7 +168,7 @@ def parsed(body: bytes) -> Any:
     except RecursionError:
         raise RefusedError(400, "expected JSON of a few levels; correct the body") from None
     # Colons in words are rare: only then strings are cut out.
-    if body.count(b":") != names and STRING.sub(b"", body).count(b":") != names:
+    if body.count(b":") != names and JSON_STRING.sub(b"", body).count(b":") != names:
         raise RefusedError(400, "expected every name once in an object; remove the second")
     return content
 

@@ -1,4 +1,4 @@
-"""What a request costs and when it may pass: rate, day and budget in records, all or nothing."""
+"""Price of a request in records, and limits of a client: rate, day and budget, all or nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StoreError(Exception):
 
 
 class Store(Protocol):
-    """Where counts lie."""
+    """Place where counts lie."""
 
     async def take(self, charge: Charge) -> int:
         """Counts a request as a whole, so that no answer leaves uncounted, or not at all.

@@ -109,7 +109,7 @@ class RedisStore:
 
 
 def check_durable(settings: RedisSettings) -> str | None:
-    """What a Redis may lose, in one line, if that was accepted; None if nothing.
+    """Notice that a Redis may lose counts, in one line, if that was accepted; None if nothing.
 
     Raises:
         ValueError: if it may lose counts and `durable` is set, or it cannot be reached.

@@ -23,7 +23,7 @@ COLUMN_OF_ERROR_LETTERS = 80
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRows:
     """Rows of one request as a release takes them.
 
     Args:
@@ -56,7 +56,7 @@ class Served:
         """Form of the rows that it takes."""
         return RowForm(self.release.preprocessing, self.most)
 
-    def encoded(self, rows: Any) -> Encoded:
+    def encoded(self, rows: Any) -> EncodedRows:
         """The inputs of rows, with a digest of each.
 
         Raises:
@@ -76,7 +76,7 @@ class Served:
         if self.release.form == "counts":  # the same record in another group has another answer
             together = b"".join(sorted(digests))
             digests = [self._digest(digest + together) for digest in digests]
-        return Encoded(inputs, digests)
+        return EncodedRows(inputs, digests)
 
     def _digest(self, content: bytes) -> bytes:
         return hashlib.blake2b(content, key=self.hash_key, digest_size=DIGEST_BYTES).digest()

@@ -76,7 +76,7 @@ class ServingSettings(CheckedFields):
     Args:
         release: folder of the release.
         host: address to listen at.
-        port: to listen at.
+        port: to listen at, 1 to 65,535.
         metrics_port: on loopback, for Prometheus; of several workers the first. None: none.
         workers: processes.
         threads: that the network has in each process.

@@ -21,7 +21,7 @@ READ_BYTES = 2**20
 RESUME_NOTE = "answers so far are kept, the same command goes on from there"
 V2_ENDING = "/infer"
 """Ending of addresses that speak Open Inference v2."""
-TOO_LARGE, TOO_MANY, UNAVAILABLE = 413, 429, 503
+TOO_LARGE, TOO_MANY, NOT_AVAILABLE = 413, 429, 503
 V2_DATATYPES = {"float32": "FP32", "float64": "FP64", "bool": "BOOL"}
 
 
@@ -145,7 +145,7 @@ def _of_tensor(output: Mapping[str, Any]) -> Sequence[Any]:
 
 def _wait(response: requests.Response) -> float | None:
     """Seconds after which a service wants to be asked again; None if it has answered, or does not say."""
-    if response.status_code not in (TOO_MANY, UNAVAILABLE):
+    if response.status_code not in (TOO_MANY, NOT_AVAILABLE):
         return None
     try:
         seconds = float(response.headers["Retry-After"])

@@ -99,7 +99,7 @@ def leaves(prefix: str, node: Any) -> Iterator[str]:
 
 def settings() -> Iterator[tuple[str, str, str]]:
     """Page, option and key of every setting of conf/, read by PyYAML alone."""
-    for entry in ("train", "evaluate"):
+    for entry in ("train", "evaluate", "serve"):
         for key in leaves("", yaml.safe_load((CONF_FOLDER / f"{entry}.yaml").read_text(encoding="utf-8"))):
             yield entry, entry, key
     for file in sorted(CONF_FOLDER.glob("*/*.yaml")):

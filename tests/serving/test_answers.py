@@ -18,7 +18,7 @@ from palisade.evaluation.subjects.model_file import of_release
 from palisade.targets.guards import GUARDS_BY_NAME
 from palisade.targets.release import Release
 
-UNLIMITED = ("limits.rate=null", "limits.day=null", "limits.budget=null")
+NO_LIMITS = ("limits.rate=null", "limits.day=null", "limits.budget=null")
 ANSWERING_GUARDS = ["memguard", "hamp_output", "topk", "rounding", "temperature", "label_only"]
 
 
@@ -26,7 +26,7 @@ ANSWERING_GUARDS = ["memguard", "hamp_output", "topk", "rounding", "temperature"
 def test_an_audit_meets_over_http_what_it_meets_in_the_release(digits_release, guard: str, tmp_path: Path) -> None:
     folder, rows = digits_release(guard), DIGIT_IMAGES[:300].astype(np.float32)
     here = of_release(str(folder / "released"), {})
-    with running(folder, f"private={tmp_path}", *UNLIMITED) as server:
+    with running(folder, f"private={tmp_path}", *NO_LIMITS) as server:
         for address in ("v1/models/released:predict", "v2/models/released/infer"):
             endpoint = Endpoint(
                 endpoint=f"{server.url}/{address}", answers=here.answers, batch=400, classes=here.classes
@@ -48,7 +48,7 @@ def test_an_audit_over_http_is_that_of_the_release(digits_release, guard: str, t
         assert done.returncode == 0, done.stderr
         return flat(json.loads((tmp_path / "reports" / name / "report.json").read_text()))
 
-    with running(folder, f"private={tmp_path}", *UNLIMITED) as server:
+    with running(folder, f"private={tmp_path}", *NO_LIMITS) as server:
         url = f"{server.url}/v1/models/released:predict"
         kind = "predictions" if guard == "label_only" else "probabilities"
         over_http = audited("http", "audit=endpoint", f"endpoint={url}", f"answers={kind}")
@@ -69,7 +69,7 @@ def flat(report: object, key: str = "") -> dict[str, float]:
 
 @pytest.mark.parametrize("guard", ["none", "memguard"])
 def test_batches_of_others_change_no_answer(digits_release, guard: str, tmp_path: Path) -> None:
-    with running(digits_release(guard), f"private={tmp_path}", *UNLIMITED) as server:
+    with running(digits_release(guard), f"private={tmp_path}", *NO_LIMITS) as server:
         alone = [server.predict(DIGIT_IMAGES[k : k + 1]).json()["predictions"][0] for k in range(40)]
         with ThreadPoolExecutor(16) as pool:
             noise = [pool.submit(server.predict, DIGIT_IMAGES[k : k + 30]) for k in range(100, 160)]
@@ -83,7 +83,7 @@ def test_counts_belong_to_a_request(digits_release, tmp_path: Path) -> None:
     folder = digits_release("aggregate")
     release = Release.load(folder / "released")
     groups = [DIGIT_IMAGES[k : k + 20] for k in range(0, 200, 20)]
-    with running(folder, f"private={tmp_path}") as server, ThreadPoolExecutor(8) as pool:
+    with running(folder, f"private={tmp_path}", *NO_LIMITS) as server, ThreadPoolExecutor(8) as pool:
         counts = [done.json()["counts"] for done in pool.map(server.predict, groups)]
         few = server.predict(groups[0][:3])
     np.testing.assert_allclose(counts, [release.counts(group) for group in groups], atol=1e-9)

@@ -20,30 +20,57 @@ import pytest
 import requests
 from conftest import DIGIT_IMAGES, RunningServer, command, running
 
-UNLIMITED = ("limits.rate=null", "limits.day=null", "limits.budget=null")
-ROW = [0.0] * 64
-TENSOR = {"name": "input", "shape": [1, 64], "datatype": "FP32", "data": ROW}
+NO_LIMITS = ("limits.rate=null", "limits.day=null", "limits.budget=null")
+ZERO_ROW = [0.0] * 64
+ZERO_TENSOR = {"name": "input", "shape": [1, 64], "datatype": "FP32", "data": ZERO_ROW}
 
 
 def malformed_bodies() -> list[tuple[str, bytes]]:
     """Forty kinds of bodies, each for `:predict` or `/infer`."""
     plain: list[Any] = [
-        [], 1, None, {}, {"instances": []}, {"instances": 1}, {"instances": {"a": 1}}, {"instances": [[]]},
-        {"instances": [ROW, ROW[:-1]]}, {"instances": [ROW[:-1]]}, {"instances": [[ROW]]}, {"instances": [*ROW]},
-        {"instances": [["1"] * 64]}, {"instances": [[None] * 64]}, {"instances": [[[0.0] * 8] * 7]},
-        {"instances": [[1e39] * 64]}, {"instances": [ROW] * 257}, {"instances": [{"a": 1}]}, {"instances": ["text"]},
-    ]  # fmt: skip
+        [],
+        1,
+        None,
+        {},
+        {"instances": []},
+        {"instances": 1},
+        {"instances": {"a": 1}},
+        {"instances": [[]]},
+        {"instances": [ZERO_ROW, ZERO_ROW[:-1]]},
+        {"instances": [ZERO_ROW[:-1]]},
+        {"instances": [[ZERO_ROW]]},
+        {"instances": [*ZERO_ROW]},
+        {"instances": [["1"] * 64]},
+        {"instances": [[None] * 64]},
+        {"instances": [[[0.0] * 8] * 7]},
+        {"instances": [[1e39] * 64]},
+        {"instances": [ZERO_ROW] * 257},
+        {"instances": [{"a": 1}]},
+        {"instances": ["text"]},
+    ]
     tensors: list[Any] = [
-        {}, {"inputs": {}}, {"inputs": [1]}, {"inputs": []}, {"inputs": [{**TENSOR, "shape": [2, 64]}]},
-        {"inputs": [{**TENSOR, "shape": [1, 63]}]}, {"inputs": [{**TENSOR, "shape": [-1, 64]}]},
-        {"inputs": [{**TENSOR, "shape": [2**62, 2**62]}]}, {"inputs": [{**TENSOR, "shape": "1"}]},
-        {"inputs": [{**TENSOR, "shape": [True, 64]}]}, {"inputs": [{**TENSOR, "shape": [10**6, 64]}]},
-        {"inputs": [TENSOR, TENSOR]}, {"inputs": [{**TENSOR, "name": "other"}]}, {"inputs": [{**TENSOR, "name": [1]}]},
-        {"inputs": [{**TENSOR, "datatype": "BYTES"}]}, {"inputs": [{**TENSOR, "datatype": {}}]},
-        {"inputs": [{**TENSOR, "data": [[0.0] * 63]}]}, {"inputs": [{**TENSOR, "data": [["a"] * 64]}]},
-        {"inputs": [{**TENSOR, "data": None}]}, {"inputs": [{**TENSOR, "data": [[[[[[[[[[0.0] * 64]]]]]]]]]}]},
-    ]  # fmt: skip
-    rows = json.dumps(ROW).encode()
+        {},
+        {"inputs": {}},
+        {"inputs": [1]},
+        {"inputs": []},
+        {"inputs": [{**ZERO_TENSOR, "shape": [2, 64]}]},
+        {"inputs": [{**ZERO_TENSOR, "shape": [1, 63]}]},
+        {"inputs": [{**ZERO_TENSOR, "shape": [-1, 64]}]},
+        {"inputs": [{**ZERO_TENSOR, "shape": [2**62, 2**62]}]},
+        {"inputs": [{**ZERO_TENSOR, "shape": "1"}]},
+        {"inputs": [{**ZERO_TENSOR, "shape": [True, 64]}]},
+        {"inputs": [{**ZERO_TENSOR, "shape": [10**6, 64]}]},
+        {"inputs": [ZERO_TENSOR, ZERO_TENSOR]},
+        {"inputs": [{**ZERO_TENSOR, "name": "other"}]},
+        {"inputs": [{**ZERO_TENSOR, "name": [1]}]},
+        {"inputs": [{**ZERO_TENSOR, "datatype": "BYTES"}]},
+        {"inputs": [{**ZERO_TENSOR, "datatype": {}}]},
+        {"inputs": [{**ZERO_TENSOR, "data": [[0.0] * 63]}]},
+        {"inputs": [{**ZERO_TENSOR, "data": [["a"] * 64]}]},
+        {"inputs": [{**ZERO_TENSOR, "data": None}]},
+        {"inputs": [{**ZERO_TENSOR, "data": [[[[[[[[[[0.0] * 64]]]]]]]]]}]},
+    ]
+    rows = json.dumps(ZERO_ROW).encode()
     raw = [
         b"", b"{", b"nonsense", b"true", b'{"instances": [' + rows.replace(b"0.0", b"NaN", 1) + b"]}",
         b'{"instances": [' + rows.replace(b"0.0", b"1e999", 1) + b"]}", b"[" * 10**5, b'{"instances":' * 10**5,
@@ -62,7 +89,7 @@ def test_malformed_bodies_are_refused_in_one_line_and_bounded_memory(digits_rele
     bodies = malformed_bodies()
     bodies += [(action, body[: len(body) * part // 7]) for action, body in bodies[:40] for part in (3, 5, 6)]
     assert len(bodies) >= 200
-    with running(digits_release("none"), f"private={tmp_path}", *UNLIMITED) as server:
+    with running(digits_release("none"), f"private={tmp_path}", *NO_LIMITS) as server:
         assert server.predict(DIGIT_IMAGES[:200]).status_code == 200
         process = psutil.Process(server.process.pid)
         before = process.memory_info().rss
@@ -142,7 +169,7 @@ def test_slow_sockets_are_closed_and_hold_nobody_up(digits_release, tmp_path: Pa
 
 
 def test_a_stop_under_load_breaks_no_answer(digits_release, tmp_path: Path) -> None:
-    with running(digits_release("none"), f"private={tmp_path}", *UNLIMITED) as server:
+    with running(digits_release("none"), f"private={tmp_path}", *NO_LIMITS) as server:
         ended, broken, whole = threading.Event(), [], []
 
         def ask() -> None:

@@ -18,7 +18,7 @@ from palisade.serving.monitor import Monitor, MonitorSettings
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 LOCATION30_FOLDER = REPOSITORY_ROOT.parent / "shared" / "data" / "location30"
-SEED = bytes(32)
+PROJECTION_SEED = bytes(32)
 
 
 def digests(rows: np.ndarray) -> list[bytes]:
@@ -26,7 +26,7 @@ def digests(rows: np.ndarray) -> list[bytes]:
 
 
 def monitor(reference: np.ndarray, **settings: object) -> Monitor:
-    return Monitor(MonitorSettings(name="near_duplicates", reference="r", **settings), reference, SEED)
+    return Monitor(MonitorSettings(name="near_duplicates", reference="r", **settings), reference, PROJECTION_SEED)
 
 
 def first_alarm(watch: Monitor, client: str, queries: np.ndarray, batch: int = 1) -> int | None:

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server here; .ci/run installs Debian's"),
 ]
-THREADS, BUDGET = 200, 100
+ASKING_THREADS, KEY_BUDGET = 200, 100
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def ask_all(server: RunningServer, key: str, rounds: int = 1) -> set[int]:
             if server.predict(DIGIT_IMAGES[k : k + 1], key).status_code == 200:
                 answered.add(k)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(ASKING_THREADS) as pool:
         list(pool.map(ask, [k for _ in range(rounds) for k in range(300)]))
     return answered
 
@@ -53,7 +53,7 @@ def ask_all(server: RunningServer, key: str, rounds: int = 1) -> set[int]:
 def test_a_budget_is_exact_for_all_workers_whatever_is_killed(digits_release, tmp_path: Path, redis_port) -> None:
     port, servers = redis_port
     folder, private = digits_release("none"), f"private={tmp_path}/private"
-    key = command("keys=make", "key.name=alice", private, f"key.budget={BUDGET}", folder=folder).stdout.strip()
+    key = command("keys=make", "key.name=alice", private, f"key.budget={KEY_BUDGET}", folder=folder).stdout.strip()
     store = ("store=redis", f"store.url=redis://127.0.0.1:{port}/0", "workers=2", "limits.rate=null")
     with running(folder, private, *store) as server:
         workers = [
@@ -62,10 +62,10 @@ def test_a_budget_is_exact_for_all_workers_whatever_is_killed(digits_release, tm
         killer = threading.Timer(0.5, lambda: os.kill(workers[-1].pid, signal.SIGKILL))
         killer.start()
         answered = ask_all(server, key, rounds=3)
-        assert len(answered) <= BUDGET
+        assert len(answered) <= KEY_BUDGET
         time.sleep(3)
         answered |= ask_all(server, key)
-        assert len(answered) == BUDGET, "the rest of the budget, and no more"
+        assert len(answered) == KEY_BUDGET, "the rest of the budget, and no more"
 
         servers[0].kill()
         servers[0].wait()
@@ -81,14 +81,14 @@ def test_a_budget_is_exact_for_all_workers_whatever_is_killed(digits_release, tm
 
 def test_a_server_that_is_killed_has_counted_all_it_answered(digits_release, tmp_path: Path) -> None:
     folder, private = digits_release("none"), f"private={tmp_path}"
-    key = command("keys=make", "key.name=alice", private, f"key.budget={BUDGET}", folder=folder).stdout.strip()
+    key = command("keys=make", "key.name=alice", private, f"key.budget={KEY_BUDGET}", folder=folder).stdout.strip()
     answered: set[int] = set()
     for seconds in (0.3, 0.2, None):
         with running(folder, private, "limits.rate=null") as server:
             if seconds is not None:
                 threading.Timer(seconds, server.signal, [signal.SIGKILL]).start()
             answered |= ask_all(server, key)
-            assert len(answered) <= BUDGET
-    assert len(answered) <= BUDGET
+            assert len(answered) <= KEY_BUDGET
+    assert len(answered) <= KEY_BUDGET
     journal = (tmp_path / "released" / "counts.jsonl").read_text()
     assert journal.count('"new"') >= len(answered)

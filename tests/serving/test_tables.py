@@ -18,7 +18,7 @@ from palisade.serving.domain import DomainSettings, domain_of
 from palisade.targets.release import Release, ship
 from palisade.train import composed
 
-SCHEMA = Columns.from_json(
+COLUMN_SCHEMA = Columns.from_json(
     {
         "columns": {
             "age": {"center": 40, "scale": 15},
@@ -78,7 +78,7 @@ def test_raw_rows_by_both_forms(table_release: Path, tmp_path: Path) -> None:
 def test_a_domain_of_a_table(tmp_path: Path) -> None:
     table().to_csv(tmp_path / "reference.csv", index=False)
     (tmp_path / "schema.yaml").write_text("columns: {age: {low: 18, high: 120}, job: {words: [nurse, clerk, smith]}}\n")
-    form = RowForm(SCHEMA, 10)
+    form = RowForm(COLUMN_SCHEMA, 10)
     learned = domain_of(DomainSettings(reference=str(tmp_path / "reference.csv")), form)
     described = domain_of(DomainSettings(schema=str(tmp_path / "schema.yaml")), form)
     for row in ({"age": 500, "job": "smith"}, {"age": "", "job": "nurse"}, {"age": None, "job": "clerk"}):
@@ -106,7 +106,7 @@ def test_a_domain_of_a_table(tmp_path: Path) -> None:
 def test_a_wrong_schema_is_said(tmp_path: Path, schema: str, message: str) -> None:
     (tmp_path / "schema.yaml").write_text(schema)
     with pytest.raises(ValueError, match=message):
-        domain_of(DomainSettings(schema=str(tmp_path / "schema.yaml")), RowForm(SCHEMA, 10))
+        domain_of(DomainSettings(schema=str(tmp_path / "schema.yaml")), RowForm(COLUMN_SCHEMA, 10))
 
 
 def test_a_domain_refuses_moved_records_and_no_record(tmp_path: Path) -> None:
