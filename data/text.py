@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -93,6 +94,8 @@ class AGNews:
         length: tokens of a document that are read (`Documents`); the median has 231 bytes.
         tokens: `bytes` (`Documents`).
         new_tokens: entries of the vocabulary that no text has.
+        half: every second news from the first or the second on, so that a base can be trained on the other ones; None:
+            all.
     """
 
     name: str = "ag_news"
@@ -100,6 +103,7 @@ class AGNews:
     length: int = 128
     tokens: Tokenization = "bytes"
     new_tokens: int = 0
+    half: Literal["first", "second"] | None = None
 
     def load(self) -> Records:
         """News as they were written, a blank between title and description.
@@ -112,6 +116,8 @@ class AGNews:
         file = PublishedFile(name=AG_NEWS_FILE, checksum=AG_NEWS_CHECKSUM, url=AG_NEWS_URL)
         rows = csv.reader(file.read(self.root).decode().splitlines())
         texts = [f"{title} {description}".replace("\\", " ") for _, title, description in rows]
+        if self.half is not None:
+            texts = texts[self.half == "second" :: 2]
         return Records(
             name=self.name,
             rows=np.array(texts, dtype=object),

@@ -20,18 +20,18 @@ from palisade.data.split import Roles
 from palisade.data.text import AGNews
 
 AG_NEWS_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "ag_news"
-TEXTS, AUTHORS = ["one, two", 'a "quoted" line\nand another', "Grüße", "x"], ["ann", "bob", "ann", "cy"]
+OWN_TEXTS, OWN_AUTHORS = ["one, two", 'a "quoted" line\nand another', "Grüße", "x"], ["ann", "bob", "ann", "cy"]
 
 
 @pytest.fixture(params=["folder", "jsonl", "jsonl.gz", "csv", "parquet"])
 def written(request, tmp_path):
     """The same texts in every form, with authors where a form has them."""
-    frame = pd.DataFrame({"text": TEXTS, "author": AUTHORS})
+    frame = pd.DataFrame({"text": OWN_TEXTS, "author": OWN_AUTHORS})
     path = tmp_path / f"own.{request.param}"
     match request.param:
         case "folder":
             path.mkdir()
-            for number, text in enumerate(TEXTS):
+            for number, text in enumerate(OWN_TEXTS):
                 (path / f"{number}.txt").write_text(text, encoding="utf-8")
         case "jsonl":
             path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")))
@@ -46,7 +46,7 @@ def written(request, tmp_path):
 
 def test_every_form_gives_the_same_texts(written):
     records = Documents(path=written, person=None if written.is_dir() else "author").load()
-    assert list(records.rows) == TEXTS and records.labels is None and records.name == "own"
+    assert list(records.rows) == OWN_TEXTS and records.labels is None and records.name == "own"
     assert written.is_dir() or records.persons.tolist() == [0, 1, 0, 2]
     data = prepare(Documents(path=written, length=12), Roles(pool=0.5), seed=0)
     assert data.positional and data.x.shape == data.y.shape == (4, 12) and data.labels.tolist() == [0] * 4
