@@ -17,7 +17,7 @@ from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import stamp
-from palisade.evaluation.utility import TEST_PERPLEXITY, TEST_ACCURACY, Utility
+from palisade.evaluation.utility import TEST_ACCURACY, TEST_PERPLEXITY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 

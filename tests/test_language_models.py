@@ -55,8 +55,8 @@ def value(rows: list[dict[str, str]], defense: str, attack: str, metric: str) ->
 def test_attacks_find_members_of_plain_training_and_not_of_dp_sgd(evaluated):
     rows = rows_of(evaluated)
     for attack in ("loss", "rmia", "calibration", "min_k"):
-        assert value(rows, "dp_sgd", attack, "auc") < 0.65 < value(rows, "none", attack, "auc") + 0.05
-    assert value(rows, "none", "rmia", "auc") > 0.8
+        assert value(rows, "dp_sgd", attack, "auc") < 0.72 and value(rows, "none", attack, "auc") > 0.6
+    assert value(rows, "none", "rmia", "auc") > 0.7
     ran = {row["attack"] for row in rows if row["attack"]}
     assert not ran & SKIPPED_ON_TEXTS and {"lira", "population", "reference"} <= ran
 

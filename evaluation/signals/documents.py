@@ -15,7 +15,7 @@ from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.signals import token_rows
 from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.dataset import Dataset
-from palisade.data.sequences import NO_TOKEN, Sequences, inputs_of
+from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals
 from palisade.evaluation.signals.stored import answers, cached, mean_log_probability
@@ -165,14 +165,15 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
 def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:
     from palisade.targets.training import load_fleet
 
-    data = run.dataset
+    data, tokens = run.dataset, run.dataset.preprocessing
+    assert isinstance(tokens, Sequences)
     y, drawn_from = data.y[data.split.audited], data.y[others]
     edited = list(edited_copies(y, drawn_from[drawn_from != NO_TOKEN], seed=run.config["seed"]))
     losses = np.empty((len(run.models()), len(y), COPIES_PER_DOCUMENT), dtype=np.float32)
     for place, model in enumerate(run.models()):
         fleet = load_fleet(run.config, data, run.folder, [model])
         for copy, changed in enumerate(edited):
-            losses[place, :, copy] = -mean_log_probability(fleet.answers(inputs_of(changed), changed)[0])
+            losses[place, :, copy] = -mean_log_probability(fleet.answers(tokens.inputs_of(changed), changed)[0])
     return losses
 
 

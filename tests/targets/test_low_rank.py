@@ -96,11 +96,9 @@ def test_training_begins_with_the_base(compose, written, rank, defense):
     assert all(torch.equal(fitter.initial_network(k)(x), network(x)) for k in (0, 1))
     fleet = fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, [0, 1], secret))
     check_moved(fitter, fleet)
-    kept = [name for name, value in network.state_dict().items() if "layer" not in name]
+    state = fleet.states[0]
     moved = [
-        name
-        for name in kept
-        if name in fleet.states[0] and not torch.equal(fleet.states[0][name], network.state_dict()[name])
+        name for name, value in network.state_dict().items() if name in state and not torch.equal(state[name], value)
     ]
     assert bool(moved) == (rank == "null")
 
