@@ -22,6 +22,7 @@ from palisade.data.scattering import Scattering
 from palisade.data.sequences import Sequences
 from palisade.data.settings import instantiated, validated
 from palisade.data.split import Roles, Split
+from palisade.data.subwords import UnfittedSubwords
 
 COUNTS_NOT_COVERED = "how many records and classes there are, and the shape of a record: treated as public"
 CLASS_WORDS_NOT_COVERED = (
@@ -181,6 +182,10 @@ def _load(settings: str) -> Dataset:
 
 
 def _fit(records: Records, split: Split) -> Preprocessing:
+    if isinstance(records.preprocessing, UnfittedSubwords):
+        texts, fits = list(records.rows), len(split.reference) > 0
+        chosen = split.reference if fits else split.pool
+        return records.preprocessing.fit([texts[record] for record in chosen], "reference" if fits else "private")
     if not isinstance(records.preprocessing, UnfittedColumns):
         return records.preprocessing
     table: Any = records.rows

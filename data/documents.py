@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,15 +16,16 @@ from pydantic import Field
 from palisade.data.files import READER_ERRORS, opened
 from palisade.data.origins import Origins
 from palisade.data.records import Records, name_of
-from palisade.data.sequences import ByteTokens, Sequences
+from palisade.data.sequences import Sequences
 from palisade.data.settings import place
+from palisade.data.subwords import BYTES_TOKENS, UnfittedSubwords, tokens_of
 from palisade.data.table_reader import ending_of, is_table_file, read_table
 from palisade.fields import CheckedFields, CountFromZero, nearest
 
 DOCUMENT_PERSON = "document"
 """Value of `person` that makes a document what is protected, with all the pieces it is cut into."""
+Vocabulary = Annotated[int, Field(ge=300, le=2**20)]
 TEXT_PATTERN, LINES_ENDING = "*.txt", ".jsonl"
-Tokenization = Literal["bytes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,9 @@ class Documents(CheckedFields):
             `records_per_person`, protected. `document`: whole documents are read, each cut into pieces of `length`
             tokens, which share its fate. None: a document is a record, of which the first `length` tokens are read.
         length: T, tokens of a record.
-        tokens: `bytes`: the bytes of a text, which takes no vocabulary from anybody.
+        tokens: `bytes`: the bytes of a text, which take no vocabulary from anybody. `bpe`: pairs of bytes that are
+            frequent in the reference records, or in the pool if there are none. Or a folder with `tokenizer.json`.
+        vocabulary: entries of `bpe` at most.
         new_tokens: entries of the vocabulary that no text has, for canaries of kind `new_token`.
         name: of the data set; None takes the name of the file or folder.
 
@@ -50,7 +53,8 @@ class Documents(CheckedFields):
     field: str = "text"
     person: str | None = None
     length: Annotated[int, Field(ge=1, le=2**16)] = 128
-    tokens: Tokenization = "bytes"
+    tokens: str | Path = BYTES_TOKENS
+    vocabulary: Vocabulary = 2048
     new_tokens: CountFromZero = 0
     name: str | None = None
 
@@ -69,7 +73,7 @@ class Documents(CheckedFields):
             )
         tokens = self._tokens()
         if self.person == DOCUMENT_PERSON:
-            cut = [pieces(text, tokens) for text in texts]
+            cut = [self._pieces(text, tokens) for text in texts]
             texts = [piece for document in cut for piece in document]
             persons = [number for number, document in enumerate(cut) for _ in document]
         return Records(
@@ -85,11 +89,19 @@ class Documents(CheckedFields):
         texts, persons = self._documents()
         if self.person == DOCUMENT_PERSON:
             tokens = self._tokens()
-            persons = [str(number) for number, text in enumerate(texts, 1) for _ in pieces(text, tokens)]
+            persons = [str(number) for number, text in enumerate(texts, 1) for _ in self._pieces(text, tokens)]
         return Origins(persons=None if persons is None else list(map(str, persons)))
 
-    def _tokens(self) -> Sequences:
-        return ByteTokens(length=self.length, new_tokens=self.new_tokens)
+    def _tokens(self) -> Sequences | UnfittedSubwords:
+        return tokens_of(str(self.tokens), length=self.length, new_tokens=self.new_tokens, vocabulary=self.vocabulary)
+
+    def _pieces(self, text: str, tokens: Sequences | UnfittedSubwords) -> list[str]:
+        if isinstance(tokens, UnfittedSubwords):
+            raise ValueError(
+                f"data.person={DOCUMENT_PERSON}: expected tokens that are no matter of the texts, as documents are cut"
+                " before any are fitted; set data.tokens=bytes or a folder"
+            )
+        return pieces(text, tokens)
 
     def _documents(self) -> tuple[list[str], list[Any] | None]:
         """All texts, and the person of each if there is a column that names it."""

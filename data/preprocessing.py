@@ -14,6 +14,7 @@ from palisade.data.columns import Columns
 from palisade.data.rows import CHUNK_RECORDS, shaped
 from palisade.data.scattering import Scattering
 from palisade.data.sequences import ByteTokens
+from palisade.data.subwords import SubwordTokens
 from palisade.data.tokens import Tokens
 
 
@@ -77,9 +78,9 @@ class Scale:
         return cls(**{name: tuple(content[name]) for name in ("shape", "shift", "factor")})
 
 
-Preprocessing = Scale | Columns | Scattering | Tokens | ByteTokens
+Preprocessing = Scale | Columns | Scattering | Tokens | ByteTokens | SubwordTokens
 PREPROCESSING_KINDS: Mapping[Any, type[Preprocessing]] = {
-    step.kind: step for step in (Scale, Columns, Scattering, Tokens, ByteTokens)
+    step.kind: step for step in (Scale, Columns, Scattering, Tokens, ByteTokens, SubwordTokens)
 }
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Int64, Shaped
 
 from palisade.data.columns import UnfittedColumns
 from palisade.data.preprocessing import Preprocessing
+from palisade.data.subwords import UnfittedSubwords
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ class Records:
     classes: tuple[str, ...] = ()
     persons: Int64[np.ndarray, " records"] | None = None
     published: str | None = None
-    preprocessing: Preprocessing | UnfittedColumns
+    preprocessing: Preprocessing | UnfittedColumns | UnfittedSubwords
     published_test: Int64[np.ndarray, " test"] | None = None
     test: Int64[np.ndarray, " test"] | None = None
     reference: Int64[np.ndarray, " reference"] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from palisade.data.tokens import checked_texts
 from palisade.fields import CheckedFields, CountFromZero
 
 BEGIN_TOKEN = 0
-"""Number that stands before the first token of a document, and behind its last one where inputs are padded."""
+"""Number that stands before the first token of a document, unless a tokenizer has another one, and pads inputs."""
 NO_TOKEN = -1
 """Label of a position behind the last token, which is no part of any loss."""
 BYTE_VALUES = 256
@@ -30,11 +30,12 @@ class Sequences(CheckedFields, ABC):
     """Token numbers of documents, cut or padded to one length.
 
     At every position the label is the next token: a language model is a classifier with a class at every position.
-    Token 0 begins a document; it pads inputs too, where no label is, so that no model ever learns what padding means.
+    The token that begins a document pads inputs too, where no label is, so that no model learns what padding means.
 
     Args:
         length: T, positions of a document, 1 to 65,536: what is longer is cut, what is shorter is padded.
         new_tokens: entries of the vocabulary that no text has, for canaries.
+        begin: number of the token that begins a document.
 
     Raises:
         ValueError: if a number is out of range.
@@ -48,6 +49,8 @@ class Sequences(CheckedFields, ABC):
     def shape(self) -> tuple[int, ...]:
         """Shape of one document's input: its positions."""
         return (self.length,)
+
+    begin: int = BEGIN_TOKEN
 
     @property
     @abstractmethod
@@ -77,7 +80,11 @@ class Sequences(CheckedFields, ABC):
         Raises:
             ValueError: if `rows` is one text, or anything but a list of texts.
         """
-        return inputs_of(self.labels(rows))
+        return self.inputs_of(self.labels(rows))
+
+    def inputs_of(self, labels: Int64[np.ndarray, "records length"]) -> Int64[np.ndarray, "records length"]:
+        """The token before each position: that which begins a document, then all but the last one."""
+        return inputs_of(labels, self.begin)
 
     def labels(self, rows: Iterable[str]) -> Int64[np.ndarray, "records length"]:
         """The token at each position of raw texts, −1 behind the last one.
@@ -93,11 +100,18 @@ class Sequences(CheckedFields, ABC):
         return labels
 
 
-def inputs_of(labels: Int64[np.ndarray, "records length"]) -> Int64[np.ndarray, "records length"]:
-    """The token before each position: that which begins a document, then all but the last one."""
+def inputs_of(
+    labels: Int64[np.ndarray, "*records length"], begin: int = BEGIN_TOKEN
+) -> Int64[np.ndarray, "*records length"]:
+    """The token before each position: that which begins a document, then all but the last one.
+
+    Args:
+        labels: the token at each position, −1 behind the last one.
+        begin: the token that begins a document.
+    """
     before = np.roll(labels, 1, axis=-1)
-    before[..., 0] = BEGIN_TOKEN
-    return np.where(before == NO_TOKEN, BEGIN_TOKEN, before)
+    before[..., 0] = begin
+    return np.where(before == NO_TOKEN, begin, before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +137,7 @@ class ByteTokens(Sequences):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which a release restores the preprocessing."""
-        return {"kind": self.kind, **asdict(self)}
+        return {"kind": self.kind, "length": self.length, "new_tokens": self.new_tokens}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> ByteTokens:

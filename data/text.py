@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from palisade.data.documents import Tokenization
+from palisade.data.documents import Vocabulary
 from palisade.data.files import PublishedFile
 from palisade.data.records import Records
-from palisade.data.sequences import ByteTokens
+from palisade.data.subwords import BYTES_TOKENS, tokens_of
 from palisade.data.tokens import Tokens
 
 SST2_URL = "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"
@@ -91,15 +92,20 @@ class AGNews:
         name: of the data set.
         root: folder that holds `test.csv`, plain or as `.xz`; None downloads it once (see `SST2`).
         length: tokens of a document that are read (`Documents`); the median has 231 bytes.
-        tokens: `bytes` (`Documents`).
+        tokens: `bytes`, `bpe`, or a folder with `tokenizer.json` (`Documents`).
+        vocabulary: entries of `bpe` at most.
         new_tokens: entries of the vocabulary that no text has.
+        half: every second news from the first or the second on, so that a base can be trained on the other ones; None:
+            all.
     """
 
     name: str = "ag_news"
     root: str | None = None
     length: int = 128
-    tokens: Tokenization = "bytes"
+    tokens: str = BYTES_TOKENS
+    vocabulary: Vocabulary = 2048
     new_tokens: int = 0
+    half: Literal["first", "second"] | None = None
 
     def load(self) -> Records:
         """News as they were written, a blank between title and description.
@@ -108,10 +114,14 @@ class AGNews:
             ValueError: if the file is not the published one, or `length` or `new_tokens` is out of range.
             OSError: if the file cannot be downloaded.
         """
-        preprocessing = ByteTokens(length=self.length, new_tokens=self.new_tokens)
+        preprocessing = tokens_of(
+            self.tokens, length=self.length, new_tokens=self.new_tokens, vocabulary=self.vocabulary
+        )
         file = PublishedFile(name=AG_NEWS_FILE, checksum=AG_NEWS_CHECKSUM, url=AG_NEWS_URL)
         rows = csv.reader(file.read(self.root).decode().splitlines())
         texts = [f"{title} {description}".replace("\\", " ") for _, title, description in rows]
+        if self.half is not None:
+            texts = texts[self.half == "second" :: 2]
         return Records(
             name=self.name,
             rows=np.array(texts, dtype=object),

@@ -17,7 +17,7 @@ from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import stamp
-from palisade.evaluation.utility import PERPLEXITY, TEST_ACCURACY, Utility
+from palisade.evaluation.utility import TEST_ACCURACY, TEST_PERPLEXITY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 
@@ -108,7 +108,7 @@ class AttackProtocol:
 
     def read_on(self, run: Run) -> Utility:
         """The utility that the results of a run are read by."""
-        return PERPLEXITY if self.utility is None and run.dataset.positional else self.read_by
+        return TEST_PERPLEXITY if self.utility is None and run.dataset.positional else self.read_by
 
     def slices_of(self, run: Run) -> Slices:
         """The groups of a run's records by which its results are read."""

@@ -87,13 +87,13 @@ UTILITY_MEASURES: Mapping[str, Utility] = {
         Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
     )
 }
-PERPLEXITY = Utility(name="perplexity", words="test perplexity", is_rate=False, higher_is_better=False)
+TEST_PERPLEXITY = Utility(name="perplexity", words="test perplexity", is_rate=False, higher_is_better=False)
 DOCUMENT_MEASURES: Mapping[str, Utility] = {
     utility.name: utility
     for utility in (
         TEST_ACCURACY,
         Utility(name="nats", words="test nats a token", is_rate=False, higher_is_better=False),
-        PERPLEXITY,
+        TEST_PERPLEXITY,
         Utility(name="bits_per_byte", words="test bits a byte", is_rate=False, higher_is_better=False),
     )
 }

@@ -19,7 +19,8 @@ STOPPING_TARGET = "palisade.defenses.early_stopping.EarlyStopping"
 OPTIMIZERS_PREFIX, SGD_TARGET = "torch.optim.", "torch.optim.SGD"
 HIDDEN_WIDTHS = (128,)
 GPT_NAME, GPT_TARGET = "gpt", "palisade.targets.gpt.GPT"
-GPT_SETTINGS: Mapping[str, Any] = {"_target_": GPT_TARGET, "width": 64, "depth": 2, "heads": 4}
+GPT_SETTINGS: Mapping[str, Any] = {"_target_": GPT_TARGET, "width": 64, "depth": 2, "heads": 4, "base": None}
+GPT_SETTINGS = {**GPT_SETTINGS, "lora": {"rank": None}}
 """Settings of `conf/network/gpt.yaml`."""
 
 SEEN_RECORDS = 10_000

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palisade.data.dataset import Dataset
-from palisade.data.settings import MAX_REASON_CHARACTERS, instantiated
+from palisade.data.settings import MAX_REASON_CHARACTERS, instantiated, validated
+from palisade.targets.base_model import BASE_KEY, base_weights
+from palisade.targets.low_rank import LowRankSettings, adapt
 
 
 @dataclass(frozen=True)
@@ -20,18 +24,34 @@ class NetworkMaker:
     """Makes networks for (shape, classes).
 
     Args:
-        settings: `_target_` names the class, the rest are arguments of it.
+        settings: `_target_` names the class, the rest are arguments of it; but for `base`, a folder with the weights
+            that training begins with, and `lora.rank` (`LowRankSettings`), which any network may have.
     """
 
     settings: Mapping[str, Any]
 
     def __call__(self, *, shape: Sequence[int], classes: int) -> nn.Module:
-        """A network with new weights.
+        """A network with new weights, or those of its base.
 
         Raises:
-            ValueError: if the class cannot be imported or made, or is none of networks.
+            ValueError: if the class cannot be imported or made, or is none of networks, or the base does not fit.
         """
-        return instantiated("network", self.settings, nn.Module, shape=shape, classes=classes)
+        settings = {name: value for name, value in self.settings.items() if name not in ("lora", BASE_KEY)}
+        network = instantiated("network", settings, nn.Module, shape=shape, classes=classes)
+        if (base := self.settings.get(BASE_KEY)) is not None:
+            self._load(network, base)
+        lora = validated(LowRankSettings, "network.lora", self.settings.get("lora") or {})
+        return network if lora.rank is None else adapt(network, lora.rank)
+
+    def _load(self, network: nn.Module, base: str) -> None:
+        try:
+            network.load_state_dict(load_file(base_weights(base)))
+        except (RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+            raise ValueError(
+                f"network.{BASE_KEY}={base}: expected weights of the same architecture ({reason}); set network,"
+                " data.length and data.tokens as they were set for the base"
+            ) from None
 
     def try_out(self, dataset: Dataset) -> None:
         """Has a network, thrown away afterwards, answer two records.

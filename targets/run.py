@@ -22,6 +22,7 @@ from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.targets import RESULTS_VERSION
+from palisade.targets.base_model import content_of, has_base, in_full
 from palisade.targets.checkpoints import checkpoint_epochs_of, discard_partly_written, weights_path
 from palisade.targets.config import DEFAULT_GUESSED_SHARE
 from palisade.targets.digests import removed_weights
@@ -229,6 +230,7 @@ class Run:
         """
         fixed = Run(self.folder).config if self.has_models() else config
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
+        config["network"] = in_full(config["network"])
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
         if (share := fixed.get("guesses")) is not None:
@@ -335,6 +337,8 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     """Eight hexadecimal digits over everything that decides what the models learn."""
     settings = {key: config[key] for key in decisive(config)}
+    if has_base(config["network"]):
+        settings["network"] = content_of(config["network"])
     settings["data"] = {key: value for key, value in config["data"].items() if key not in (*PLACE_KEYS, SLICES_KEY)}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -28,6 +28,7 @@ from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.guards.guard import Guard
 from palisade.targets.guards.guarded import Guarded
 from palisade.targets.guards.registry import label, registered, state_path, unfitted
+from palisade.targets.low_rank import is_adapted
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
@@ -214,6 +215,7 @@ def train_models(
             with log.timed(f"models {', '.join(map(str, part.models))} trained"):
                 fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
             check_finite(part.models, fleet)
+            check_moved(part, fleet)
             statement = complete_statement(fitter, fleet)
             strength = fitter.defense.strength
             summary = {
@@ -278,6 +280,17 @@ def check_finite(models: Sequence[int], fleet: Fleet) -> None:
     for k, state in zip(models, fleet.states, strict=True):
         if not all(value.isfinite().all() for value in state.values()):
             raise ValueError(f"model {k} diverged: its weights are not finite; lower trainer.optimizer.lr")
+
+
+def check_moved(fitter: Fitter, fleet: Fleet) -> None:
+    """Raises ValueError for the first model of low-rank adaptation of which training moved no weight.
+
+    Libraries train such models in vain without a word, as where the optimizer was made before the products.
+    """
+    for k, state in zip(fitter.models, fleet.states, strict=True):
+        initial = fitter.initial_network(k)
+        if is_adapted(initial) and all(torch.equal(value, state[name]) for name, value in initial.state_dict().items()):
+            raise ValueError(f"model {k}: training moved none of its low-rank weights; raise trainer.optimizer.lr")
 
 
 def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:

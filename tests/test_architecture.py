@@ -39,6 +39,7 @@ LATE_IMPORTS = {
     "evaluation/signals/saved.py": "likewise",
     "evaluation/signals/stored.py": "likewise",
     "evaluation/signals/inner.py": "likewise",
+    "evaluation/signals/documents.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",
     "targets/guards/memguard.py": "answering needs no torch, fitting does",
 }

@@ -138,6 +138,13 @@ class ThreatModel:
     def _missing_tokens(self, view: View) -> str | None:
         if view.tokens is not None and (self.one_class or self.whole_answers or self.outputs == "logits"):
             return "needs a class for the whole record; a text has one at every position"
+        absent = {
+            "the last hidden layer of shadows": self.shadow_features,
+            "to train further shadows": self.further_shadows > 0,
+            "to query the models with inputs of its choice": self.free_queries,
+        }
+        if view.tokens is not None and (need := next((text for text, needed in absent.items() if needed), None)):
+            return f"needs {need}, which has no form on texts yet"
         if not self.tokens:
             return None
         if view.tokens is None:

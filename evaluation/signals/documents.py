@@ -15,15 +15,21 @@ from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.signals import token_rows
 from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.dataset import Dataset
-from palisade.data.sequences import NO_TOKEN, Sequences, inputs_of
+from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals
 from palisade.evaluation.signals.stored import answers, cached, mean_log_probability
+from palisade.targets.base_model import has_base
 from palisade.targets.run import Run
 
-COPIES, CHANGED_SHARE = 20, 0.1
+COPIES_PER_DOCUMENT, CHANGED_SHARE = 20, 0.1
 """Edited copies of each document, and the share of its tokens that is another one in each (at least one token)."""
-COLUMNS = {"log_probabilities": "log_probability", "means": "mean", "variances": "variance", "greedy": "greedy"}
+COLUMNS_OF_FIELDS = {
+    "log_probabilities": "log_probability",
+    "means": "mean",
+    "variances": "variance",
+    "greedy": "greedy",
+}
 """Fields of `TokenAnswers`, and the columns of stored answers that they come from."""
 
 
@@ -73,7 +79,22 @@ def token_answers(
         copies: losses of their edited copies, if they were asked for.
     """
     y = run.dataset.y[getattr(run.dataset.split, role)[counted]]
-    return token_answers_of(list(answers(run, role).about(counted)), run.dataset, y, copies)
+    base = (
+        cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
+        if has_base(run.config["network"])
+        else None
+    )
+    rows = list(answers(run, role).about(counted))
+    return token_answers_of(rows, run.dataset, y, copies, None if base is None else base[counted])
+
+
+def _of_base(run: Run, role: str) -> Shaped[np.ndarray, "documents T"]:
+    """Answers of the public model that training began with: all begin alike, by what is public."""
+    from palisade.targets.training import load_fleet
+
+    records = getattr(run.dataset.split, role)
+    first = load_fleet(run.config, run.dataset, run.folder, [0], epoch=0)
+    return np.asarray(first.answers(run.dataset.x[records], run.dataset.y[records])[0])
 
 
 def token_answers_of(
@@ -81,6 +102,7 @@ def token_answers_of(
     data: Dataset,
     y: Int64[np.ndarray, "documents T"],
     copies: Float[np.ndarray, "models documents copies"] | None = None,
+    base: Shaped[np.ndarray, "documents T"] | None = None,
 ) -> TokenAnswers:
     """Answers as attackers see them.
 
@@ -89,11 +111,19 @@ def token_answers_of(
         data: that the documents are of.
         y: their tokens, −1 behind the last one.
         copies: losses of their edited copies.
+        base: rows of the public model that training began with, if it did.
     """
     mask = y != NO_TOKEN
-    parts = {field: np.stack([_filled(own[column], mask) for own in rows]) for field, column in COLUMNS.items()}
+    parts = {
+        field: np.stack([_filled(own[column], mask) for own in rows]) for field, column in COLUMNS_OF_FIELDS.items()
+    }
     return TokenAnswers(
         mask=mask,
+        **{
+            f"base_{field}": _filled(base[column], mask)
+            for field, column in COLUMNS_OF_FIELDS.items()
+            if base is not None
+        },
         zlib_bytes=np.array([len(zlib.compress(text)) for text in texts_of(data, y)]),
         neighbor_losses=copies,
         **parts,
@@ -135,14 +165,15 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
 def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:
     from palisade.targets.training import load_fleet
 
-    data = run.dataset
+    data, tokens = run.dataset, run.dataset.preprocessing
+    assert isinstance(tokens, Sequences)
     y, drawn_from = data.y[data.split.audited], data.y[others]
     edited = list(edited_copies(y, drawn_from[drawn_from != NO_TOKEN], seed=run.config["seed"]))
-    losses = np.empty((len(run.models()), len(y), COPIES), dtype=np.float32)
+    losses = np.empty((len(run.models()), len(y), COPIES_PER_DOCUMENT), dtype=np.float32)
     for place, model in enumerate(run.models()):
         fleet = load_fleet(run.config, data, run.folder, [model])
         for copy, changed in enumerate(edited):
-            losses[place, :, copy] = -mean_log_probability(fleet.answers(inputs_of(changed), changed)[0])
+            losses[place, :, copy] = -mean_log_probability(fleet.answers(tokens.inputs_of(changed), changed)[0])
     return losses
 
 
@@ -158,7 +189,7 @@ def edited_copies(
     """
     rng, is_token = np.random.default_rng([seed, *b"neighbors"]), y != NO_TOKEN
     counts = np.maximum(1, np.round(CHANGED_SHARE * is_token.sum(axis=1))).astype(np.int64)
-    for _ in range(COPIES):
+    for _ in range(COPIES_PER_DOCUMENT):
         order = np.where(is_token, rng.random(y.shape), 2.0).argsort(axis=1).argsort(axis=1)
         replaced = is_token & (order < counts[:, None])
         yield np.where(replaced, rng.choice(law, size=y.shape), y)

@@ -20,18 +20,18 @@ from palisade.data.split import Roles
 from palisade.data.text import AGNews
 
 AG_NEWS_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "ag_news"
-TEXTS, AUTHORS = ["one, two", 'a "quoted" line\nand another', "Grüße", "x"], ["ann", "bob", "ann", "cy"]
+OWN_TEXTS, OWN_AUTHORS = ["one, two", 'a "quoted" line\nand another', "Grüße", "x"], ["ann", "bob", "ann", "cy"]
 
 
 @pytest.fixture(params=["folder", "jsonl", "jsonl.gz", "csv", "parquet"])
 def written(request, tmp_path):
     """The same texts in every form, with authors where a form has them."""
-    frame = pd.DataFrame({"text": TEXTS, "author": AUTHORS})
+    frame = pd.DataFrame({"text": OWN_TEXTS, "author": OWN_AUTHORS})
     path = tmp_path / f"own.{request.param}"
     match request.param:
         case "folder":
             path.mkdir()
-            for number, text in enumerate(TEXTS):
+            for number, text in enumerate(OWN_TEXTS):
                 (path / f"{number}.txt").write_text(text, encoding="utf-8")
         case "jsonl":
             path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")))
@@ -46,7 +46,7 @@ def written(request, tmp_path):
 
 def test_every_form_gives_the_same_texts(written):
     records = Documents(path=written, person=None if written.is_dir() else "author").load()
-    assert list(records.rows) == TEXTS and records.labels is None and records.name == "own"
+    assert list(records.rows) == OWN_TEXTS and records.labels is None and records.name == "own"
     assert written.is_dir() or records.persons.tolist() == [0, 1, 0, 2]
     data = prepare(Documents(path=written, length=12), Roles(pool=0.5), seed=0)
     assert data.positional and data.x.shape == data.y.shape == (4, 12) and data.labels.tolist() == [0] * 4
@@ -77,6 +77,31 @@ def test_pieces_of_a_document_share_its_fate(tmp_path):
     assert records.persons.tolist() == [0, 0, 0, 1, 2] and source.read_origins().person(4) == "3"
 
 
+@pytest.mark.parametrize("reference", [0, 0.4])
+def test_pairs_of_bytes_come_from_reference_records_and_the_statement_says_so(tmp_path, reference):
+    pytest.importorskip("tokenizers")
+    texts = [f"the house number {number} <|begin|> über" for number in range(60)]
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    source = Documents(path=tmp_path / "own.jsonl", tokens="bpe", vocabulary=320, length=40)
+    data = prepare(source, Roles(pool=0.5, reference=reference), seed=0)
+    assert data.preprocessing.statistics == ("reference" if reference else "private")
+    (sentence,) = (line for line in data.not_covered(()) if "vocabulary" in line)
+    assert ("subwords of reference records" if reference else "subwords of the pool") in sentence
+    tokens = data.preprocessing
+    assert 257 < tokens.text_tokens <= 320 and len(data.classes) == tokens.vocabulary
+    for text, row in zip(texts, data.y, strict=True):
+        own = row[row != NO_TOKEN]
+        assert tokens.decode(own.tolist()) == text.encode() and BEGIN_TOKEN not in own and len(own) < len(text)
+    again = from_json(json.loads(json.dumps(tokens.to_json())))
+    np.testing.assert_array_equal(again(texts), data.x)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.json").write_text(tokens.content)
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"vocab_size": 400, "bos_token_id": 7}))
+    public = prepare(Documents(path=tmp_path / "own.jsonl", tokens=tmp_path / "model", length=40), Roles(pool=0.5), 0)
+    assert public.preprocessing.not_covered is None and len(public.classes) == 400 and (public.x[:, 0] == 7).all()
+    np.testing.assert_array_equal(public.y, data.y)
+
+
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [
@@ -88,6 +113,7 @@ def test_pieces_of_a_document_share_its_fate(tmp_path):
         ),
         ("text,n\n,1\nb,2\n", {}, r"^data.field=text: expected a text in each document; remove the 1 of "),
         ("text\na\n", {"length": 0}, r"^length=0: expected an integer >= 1 and <= 65536; "),
+        ("text\na\n", {"tokens": "words"}, r"^data.tokens=words: expected bytes, bpe, or a folder with tokenizer.json"),
         ("text\na\n", {"path": "nowhere"}, r"^data.path=nowhere: expected a folder of .txt files, or a file, "),
         ("text\na\n", {"path": "/dev"}, r"^data.path=/dev: expected a folder of .txt files, and it holds none; "),
     ],

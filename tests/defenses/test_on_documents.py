@@ -20,7 +20,7 @@ from palisade.defenses.relaxloss import RelaxLoss
 from palisade.targets.training import make_fitter
 
 CONF_FOLDER = Path(__file__).parents[2] / "conf" / "defense"
-TRAINED = {
+TRAINED_DEFENSES = {
     "none": [],
     "l1": [],
     "l2": [],
@@ -33,7 +33,7 @@ TRAINED = {
     "distillation": ["split.reference=12", "trainer.batch_size=6"],
     "dp_sgd": ["defense.trainer.epochs=1", "defense.trainer.batch_size=6"],
 }
-REFUSED = {"mixup", "augmentation", "hamp", "pate", "selena", "adversarial_regularization", "memguard"}
+REFUSED_DEFENSES = {"mixup", "augmentation", "hamp", "pate", "selena", "adversarial_regularization", "memguard"}
 """Defenses and why: their reasons stand with them; MemGuard is a guard."""
 
 
@@ -63,12 +63,12 @@ def overrides(folder: Path, defense: str) -> list[str]:
 
 
 def test_no_defense_is_left_out():
-    assert {path.stem for path in CONF_FOLDER.glob("*.yaml")} == {*TRAINED} | REFUSED
+    assert {path.stem for path in CONF_FOLDER.glob("*.yaml")} == {*TRAINED_DEFENSES} | REFUSED_DEFENSES
 
 
-@pytest.mark.parametrize("defense", TRAINED)
+@pytest.mark.parametrize("defense", TRAINED_DEFENSES)
 def test_it_trains(compose, tmp_path, defense):
-    config = compose(*overrides(tmp_path, defense), *TRAINED[defense])
+    config = compose(*overrides(tmp_path, defense), *TRAINED_DEFENSES[defense])
     dataset, secret, membership = from_config(config), Secret.from_text("documents"), Membership()
     fitter = make_fitter(config, dataset, secret, [0], membership)
     start = fitter.initial_network(0).state_dict()
@@ -79,7 +79,7 @@ def test_it_trains(compose, tmp_path, defense):
     assert (np.isfinite(rows) == (dataset.y != NO_TOKEN)).all()
 
 
-@pytest.mark.parametrize("defense", sorted(REFUSED - {"memguard"}))
+@pytest.mark.parametrize("defense", sorted(REFUSED_DEFENSES - {"memguard"}))
 def test_it_says_why_not(compose, tmp_path, defense):
     config = compose(*overrides(tmp_path, defense), "split.reference=12")
     with pytest.raises(ValueError, match=rf"^defense={defense}: expected data of one class a record, since ") as error:

@@ -20,17 +20,17 @@ from palisade.targets.gpt import GPT
 from palisade.targets.record_loss import record_losses, token_rows
 from palisade.targets.stacks import stack, transposed
 
-LENGTH, VOCABULARY, CLIPPING_NORM = 6, 11, 0.7
+TEXT_LENGTH, TOKEN_COUNT, CLIPPING_NORM = 6, 11, 0.7
 
 
 def gpt(*, depth: int = 2) -> GPT:
-    return GPT(shape=(LENGTH,), classes=VOCABULARY, width=8, depth=depth, heads=2)
+    return GPT(shape=(TEXT_LENGTH,), classes=TOKEN_COUNT, width=8, depth=depth, heads=2)
 
 
 def documents(*leading: int) -> tuple[Tensor, Tensor]:
     """Random documents of one token up to all positions."""
-    y = torch.randint(1, VOCABULARY, (*leading, LENGTH))
-    y = y.where(torch.arange(LENGTH) < torch.randint(1, LENGTH + 1, (*leading, 1)), NO_TOKEN)
+    y = torch.randint(1, TOKEN_COUNT, (*leading, TEXT_LENGTH))
+    y = y.where(torch.arange(TEXT_LENGTH) < torch.randint(1, TEXT_LENGTH + 1, (*leading, 1)), NO_TOKEN)
     return torch.from_numpy(inputs_of(y.numpy())), y
 
 
@@ -58,7 +58,7 @@ def test_a_loss_depends_on_its_document_alone(seed, records, depth):
 @given(seed=st.integers(0, 999), records=st.integers(1, 6), company=st.integers(0, 5), padding=st.integers(0, 9))
 def test_padding_company_and_batch_size_change_no_answer(seed, records, company, padding):
     torch.manual_seed(seed)
-    network = GPT(shape=(LENGTH + 9,), classes=VOCABULARY, width=8, depth=2, heads=2)
+    network = GPT(shape=(TEXT_LENGTH + 9,), classes=TOKEN_COUNT, width=8, depth=2, heads=2)
     nn.init.normal_(network.head.weight)
     _, y = documents(records + company)
     fleet = Fleet(network, [copy.deepcopy(network.state_dict())])
@@ -67,8 +67,10 @@ def test_padding_company_and_batch_size_change_no_answer(seed, records, company,
     together = fleet.answers(inputs_of(padded), padded)[0]
     for one, other in zip(alone, together, strict=True):
         for name in ("log_probability", "mean", "variance"):
-            np.testing.assert_allclose(one[name], other[name][:LENGTH], rtol=1e-6, atol=1e-6)
-        assert (one["greedy"] == other["greedy"][:LENGTH]).all() and np.isnan(other["log_probability"][LENGTH:]).all()
+            np.testing.assert_allclose(one[name], other[name][:TEXT_LENGTH], rtol=1e-6, atol=1e-6)
+        assert (one["greedy"] == other["greedy"][:TEXT_LENGTH]).all() and np.isnan(
+            other["log_probability"][TEXT_LENGTH:]
+        ).all()
 
 
 def test_what_is_kept_of_a_token():
@@ -135,7 +137,7 @@ def test_a_position_sees_those_before_it_alone():
     torch.manual_seed(0)
     network, (x, _) = gpt().double(), documents(1)
     changed = x.clone()
-    changed[0, 3] = (changed[0, 3] + 1) % VOCABULARY
+    changed[0, 3] = (changed[0, 3] + 1) % TOKEN_COUNT
     one, other = network(x)[0], network(changed)[0]
     assert torch.equal(one[:3], other[:3]) and not torch.isclose(one[3:], other[3:]).all()
 
@@ -150,6 +152,6 @@ def test_a_position_sees_those_before_it_alone():
 )
 def test_refusals_name_value_rule_and_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
-        GPT(**{"shape": (LENGTH,), "classes": VOCABULARY} | arguments)
+        GPT(**{"shape": (TEXT_LENGTH,), "classes": TOKEN_COUNT} | arguments)
     with pytest.raises(ValueError, match=r"^network=gpt: expected documents, "):
-        gpt()(torch.zeros(1, LENGTH))
+        gpt()(torch.zeros(1, TEXT_LENGTH))

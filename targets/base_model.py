@@ -1,0 +1,68 @@
+"""Public base models: the weights that training begins with, from a run or a folder of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from palisade.data.settings import place
+from palisade.targets.checkpoints import weights_path
+from palisade.targets.digests import digest
+
+BASE_KEY, PATH_KEY = "base", "path"
+"""Settings of a network that name a folder: of the weights that it begins with, and of one of Hugging Face's form."""
+BASE_FILE = "model.safetensors"
+"""Weights in a folder that is no run."""
+SHARDS_PATTERN = "*.safetensors"
+
+
+def base_weights(folder: str) -> Path:
+    """The weights file of a base: the first model of a run, or `model.safetensors` of another folder.
+
+    Args:
+        folder: value of `network.base`.
+
+    Raises:
+        ValueError: if the folder holds none.
+    """
+    path = place(f"network.{BASE_KEY}", folder)
+    for file in (weights_path(path, 0), path / BASE_FILE):
+        if file.is_file():
+            return file
+    raise ValueError(
+        f"network.{BASE_KEY}={folder}: expected the folder of a run, or one with {BASE_FILE}, and it holds no weights;"
+        " train one with train.py experiment=lm_base"
+    )
+
+
+def has_base(network: Mapping[str, Any]) -> bool:
+    """True if training begins with public weights, by the settings of a network."""
+    return network.get(BASE_KEY) is not None or network.get(PATH_KEY) is not None
+
+
+def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a network with digests in the place of folders: what decides is their content, wherever they lie.
+
+    Args:
+        network: the settings, without `lora` where no rank is set.
+    """
+    settings = {name: value for name, value in network.items() if name not in ("lora", BASE_KEY, PATH_KEY)}
+    if (rank := (network.get("lora") or {}).get("rank")) is not None:
+        settings["lora"] = {"rank": rank}
+    if (base := network.get(BASE_KEY)) is not None:
+        settings[BASE_KEY] = digest(base_weights(base))
+    if (folder := network.get(PATH_KEY)) is not None:
+        path = place(f"network.{PATH_KEY}", folder)
+        settings[PATH_KEY] = [digest(file) for file in sorted((*path.glob("*.json"), *path.glob(SHARDS_PATTERN)))]
+    return settings
+
+
+def in_full(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a network with folders in full, so that a run finds them from any other."""
+    return {
+        name: str(Path(value).expanduser().resolve())
+        if name in (BASE_KEY, PATH_KEY) and isinstance(value, str)
+        else value
+        for name, value in network.items()
+    }

@@ -1,0 +1,136 @@
+"""Language models of Hugging Face's form, from a local folder (extra `lm`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Real
+from torch import Tensor, nn
+
+from palisade.data.settings import place
+from palisade.targets.transformer import positions_of
+
+CONFIG_FILE, WEIGHTS_PATTERN = "config.json", "*.safetensors"
+CODE_KEY = "auto_map"
+"""Key of a configuration that names code in the folder, which is never run."""
+
+
+class HuggingFaceModel(nn.Module):
+    """A causal language model: GPT-2, Llama, GPT-NeoX, Qwen, …, with logits of the next token at every position.
+
+    No network is asked, no code of the folder is run, and weights are read from safetensors alone; without any, they
+    are drawn anew. Layers are changed in form alone, where DP-SGD has a rule for the other form: GPT-2's transposed
+    dense layers become plain ones, and RMS norms those of torch. A head may share the weight of the embeddings.
+
+    Args:
+        shape: (length,) of one document.
+        classes: V, which must be the vocabulary of the model.
+        path: local folder with `config.json`.
+
+    Raises:
+        ValueError: if `transformers` is not installed, the folder is none or brings code, or the vocabulary differs.
+    """
+
+    def __init__(self, *, shape: Sequence[int], classes: int, path: str) -> None:
+        super().__init__()
+        folder = checked_folder(path)
+        transformers = library()
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if config.vocab_size != classes:
+            raise ValueError(
+                f"network.path={path}: expected a model of {classes} tokens, as the data have, not of"
+                f" {config.vocab_size}; set data.tokens={path}"
+            )
+        if shape[0] > (longest := getattr(config, "max_position_embeddings", shape[0])):
+            raise ValueError(f"data.length={shape[0]}: expected at most {longest} for network.path={path}; lower it")
+        for name in [name for name in vars(config) if "dropout" in name or "pdrop" in name or name == "drop"]:
+            if isinstance(getattr(config, name), float):
+                setattr(config, name, 0.0)  # drawn by nobody's secret; defense=dropout brings its own
+        config.use_cache, config._attn_implementation = False, "eager"
+        make = transformers.AutoModelForCausalLM
+        if any(folder.glob(WEIGHTS_PATTERN)):
+            model = make.from_pretrained(
+                folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                dtype=torch.float32,
+            )  # fmt: skip
+        else:
+            model = make.from_config(config, trust_remote_code=False).float()
+        self.model = plain(model).train()
+
+    def forward(self, tokens: Real[Tensor, "batch positions"]) -> Float[Tensor, "batch positions V"]:
+        """Logits of the next token at every position.
+
+        Places are looked up for each document: one look-up for a whole batch would have no gradients by document.
+        """
+        answer = self.model(input_ids=tokens, position_ids=positions_of(tokens), use_cache=False)
+        logits: Tensor = answer.logits
+        return logits
+
+
+def checked_folder(path: Any) -> Path:
+    """The folder of a model, before any library is asked for it.
+
+    Raises:
+        ValueError: if it is no local folder with a configuration, or brings code of its own.
+    """
+    folder = place("network.path", path)
+    if not (folder / CONFIG_FILE).is_file():
+        raise ValueError(
+            f"network.path={path}: expected a local folder with {CONFIG_FILE}, since nothing is downloaded; save the"
+            " model there first"
+        )
+    content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    if CODE_KEY in content:
+        raise ValueError(
+            f"network.path={path}: expected a model without code of its own ({CODE_KEY} in {CONFIG_FILE}), which would"
+            " be run; choose another model"
+        )
+    return folder
+
+
+def library() -> Any:
+    """The library `transformers`, which then neither asks a network nor talks.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError(
+            "network=hf: expected the library transformers for models of Hugging Face's form; pip install -e '.[lm]',"
+            " or set network=gpt"
+        ) from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The model with plain dense layers in the place of transposed ones, and torch's norms where these are the same."""
+    from transformers.pytorch_utils import Conv1D
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, Conv1D):
+            inputs, outputs = layer.weight.shape
+            dense = nn.Linear(inputs, outputs)
+            with torch.no_grad():
+                dense.weight.copy_(layer.weight.T)
+                dense.bias.copy_(layer.bias)
+            model.set_submodule(name, dense)
+        elif type(layer).__name__.endswith("RMSNorm") and (norm := same_norm(layer)) is not None:
+            model.set_submodule(name, norm)
+    return model
+
+
+def same_norm(layer: Any) -> nn.RMSNorm | None:
+    """The RMS norm of torch that computes the same, None if a library's own has another rule, such as 1 + weight."""
+    norm = nn.RMSNorm(len(layer.weight), eps=getattr(layer, "variance_epsilon", getattr(layer, "eps", None)))
+    norm.load_state_dict({"weight": layer.weight.detach().clone()})
+    with torch.no_grad():
+        x = torch.linspace(-2, 3, len(layer.weight)).expand(2, -1) * torch.tensor([[1.0], [1e-3]])
+        return norm if torch.allclose(norm(x), layer(x), rtol=1e-5) else None

@@ -1,0 +1,141 @@
+"""Models of Hugging Face's form, built tiny from their configuration: trained whole and by low rank, with and without
+DP-SGD, without a network and without code of the folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from palisade.data.dataset import from_config
+from palisade.data.loaders import Batch
+from palisade.data.secret import Secret
+from palisade.data.sequences import inputs_of
+from palisade.data.split import Membership
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.engine import Engine
+from palisade.targets.hugging_face import HuggingFaceModel
+from palisade.targets.low_rank import LowRank, adapt
+from palisade.targets.record_loss import record_losses
+from palisade.targets.training import check_moved, make_fitter
+
+transformers = pytest.importorskip("transformers")
+BYTE_TOKENS, TEXT_LENGTH = 257, 12
+SMALL = {"vocab_size": BYTE_TOKENS, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 0}
+LIKE_LLAMA = {**SMALL, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+LIKE_LLAMA |= {"num_key_value_heads": 2}
+GPT2_SIZES = {"vocab_size": BYTE_TOKENS, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
+CONFIGURATIONS = {
+    "gpt2": lambda: transformers.GPT2Config(**GPT2_SIZES, bos_token_id=0, eos_token_id=0),
+    "gpt2_untied": lambda: transformers.GPT2Config(
+        **GPT2_SIZES, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False
+    ),
+    "llama": lambda: transformers.LlamaConfig(**LIKE_LLAMA),
+    "neox": lambda: transformers.GPTNeoXConfig(**LIKE_LLAMA),
+    "qwen": lambda: transformers.Qwen2Config(**LIKE_LLAMA),
+}
+
+
+@pytest.fixture(params=CONFIGURATIONS)
+def folder(request, tmp_path) -> Path:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGURATIONS[request.param]())
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def network_of(folder: Path, rank: int | None = None) -> nn.Module:
+    network: nn.Module = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
+    if rank is not None:
+        network = adapt(network, rank)
+        for layer in network.modules():
+            if isinstance(layer, LowRank):
+                nn.init.normal_(layer.up.weight, std=0.1)
+    return network.double()
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_answers_are_the_library_s_and_dp_sgd_clips_every_document(folder, rank):
+    torch.manual_seed(0)
+    network, y = network_of(folder, rank), torch.randint(1, BYTE_TOKENS, (4, TEXT_LENGTH))
+    y[0, 5:], y[1, 9:] = -1, -1
+    x = torch.from_numpy(inputs_of(y.numpy()))
+    if rank is None:
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).double().eval()
+        torch.testing.assert_close(network(x), theirs(x).logits, rtol=1e-5, atol=1e-5)  # whose norms are float32
+    norms = []
+    for tokens in y:
+        own, alone = tokens[tokens >= 0][None], copy.deepcopy(network)
+        nn.functional.cross_entropy(alone(torch.from_numpy(inputs_of(own.numpy())))[0], own[0]).backward()
+        held = alone.named_parameters(remove_duplicate=False)  # a tied weight counts as often as the network holds it
+        norms.append(torch.cat([p.grad.flatten() for _, p in held if p.grad is not None]).norm())
+    engine, every = Engine(network, clipping=Flat(0.5)), torch.ones(4, dtype=torch.bool)
+    engine.attach()
+    record_losses(network(x), Batch(x, y, every, every)).sum().backward()
+    torch.testing.assert_close(engine.clip((4,), scale=1), torch.stack(norms), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("defense", ["none", "dp_sgd"])
+@pytest.mark.parametrize("rank", ["null", 2])
+def test_it_trains(compose, tmp_path, folder, rank, defense):
+    lines = (json.dumps({"text": f"document {number} of {number % 3} kinds"}) for number in range(40))
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    few = ["defense.trainer.epochs=1", "defense.trainer.batch_size=8"] if defense == "dp_sgd" else []
+    config = compose(
+        *("data=documents", f"data.path={tmp_path}/own.jsonl", f"data.length={TEXT_LENGTH}", "network=hf"),
+        *(f"network.path={folder}", f"network.lora.rank={rank}", f"defense={defense}", *few, "trainer.batch_size=8"),
+        *("trainer.epochs=1", "split.pool=20"),
+    )
+    dataset, secret, membership = from_config(config), Secret.from_text("hf"), Membership()
+    fitter = make_fitter(config, dataset, secret, [0], membership)
+    start = fitter.initial_network(0).state_dict()
+    fitter.defense.settle(fitter, dataset.split, membership.draw(dataset.split, [0], secret))
+    fleet = fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, [0], secret))
+    check_moved(fitter, fleet)
+    assert any(not torch.equal(value, start[name]) for name, value in fleet.states[0].items())
+    assert fitter.defense.statement(fleet).guarantee == (defense == "dp_sgd")
+
+
+def test_names_of_a_hub_and_code_are_refused_at_once(tmp_path):
+    started = time.monotonic()
+    for name in ("gpt2", "meta-llama/Llama-3.2-1B"):
+        with pytest.raises(ValueError, match=r"^network.path=.*: expected a local folder with config.json, since noth"):
+            HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=name)
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    with pytest.raises(ValueError, match=r"^network.path=.*: expected a model without code of its own "):
+        HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(tmp_path))
+    assert time.monotonic() - started < 1
+
+
+def test_vocabulary_and_length_must_fit(tmp_path):
+    CONFIGURATIONS["llama"]().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"^network.path=.*: expected a model of 300 tokens, as the data have, "):
+        HuggingFaceModel(shape=(TEXT_LENGTH,), classes=300, path=str(tmp_path))
+    with pytest.raises(ValueError, match=r"^data.length=99: expected at most 16 for network.path="):
+        HuggingFaceModel(shape=(99,), classes=BYTE_TOKENS, path=str(tmp_path))
+
+
+def test_without_the_extra_it_is_named(tmp_path):
+    CONFIGURATIONS["llama"]().save_pretrained(tmp_path)
+    code = (
+        "import sys; sys.modules['transformers'] = sys.modules['tokenizers'] = None\n"
+        "from palisade.data.subwords import tokens_of\n"
+        "from palisade.targets.hugging_face import HuggingFaceModel as Model\n"
+        "from palisade.targets.gpt import GPT\n"
+        "GPT(shape=(4,), classes=5)\n"
+        f"for make in (lambda: Model(shape=(4,), classes=5, path={str(tmp_path)!r}),\n"
+        "             lambda: tokens_of('bpe', length=4, new_tokens=0, vocabulary=300)):\n"
+        "    try:\n"
+        "        make()\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("pip install -e '.[lm]'") == 2, done.stdout + done.stderr
