@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from simulated_device import SIMULATED_DEVICE, Costs, counting
 from torch import Tensor
@@ -15,8 +16,10 @@ from palisade.data.dataset import from_config
 from palisade.data.placement import CPU
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
+from palisade.targets import training
 from palisade.targets.fleet import Fleet
 from palisade.targets.training import make_fitter
+from palisade.train import train_run
 
 SETTLED_FAST = {"per_record": "fast", "reason": "as a run settles it once, before its first model"}
 QUICK_DP_SGD = ["defense=dp_sgd", "defense.epsilon=600"]
@@ -77,3 +80,10 @@ def check_states(here: Iterable[Mapping[str, Tensor]], there: Iterable[Mapping[s
         for name in one:
             assert other[name].device == CPU
             assert torch.equal(one[name], other[name]), name
+
+
+def train_on_device(settings: Mapping[str, Any]) -> None:
+    """Trains a run on the device, in a process that does nothing else or within a patch of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "chosen", lambda: SIMULATED_DEVICE)
+        train_run(settings)
