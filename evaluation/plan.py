@@ -131,8 +131,8 @@ def gpu_sentence(hours: float) -> str:
     """Hours on a GPU in words, with what the estimate rests on."""
     gpu, core = f"{plan.GPU_FLOP_PER_SECOND / 1e12:g} TFLOP/s", f"{plan.FLOP_PER_SECOND / 1e9:g} GFLOP/s"
     return (
-        f"about {hours:.1f} GPU hours: operations of a record are counted, three passes a step, times records, steps and"
-        f" the defense's factor; {gpu} of a GPU in float32, and {core} of a core, are assumed, not measured"
+        f"about {hours:.1f} GPU hours: operations of a record are counted, three passes a step, times records, steps"
+        f" and the defense's factor; {gpu} of a GPU in float32, and {core} of a core, are assumed, not measured"
     )
 
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,8 @@ class Run:
         """
         fixed = Run(self.folder).config if self.has_models() else config
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
+        if (file := weights_file(config["network"])) is not None:
+            config = {**config, "network": {**config["network"], "path": str(file)}}
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
         if (share := fixed.get("guesses")) is not None:
@@ -332,6 +334,9 @@ def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     """Eight hexadecimal digits over everything that decides what the models learn."""
     settings = {key: config[key] for key in decisive(config)}
     settings["data"] = {key: value for key, value in config["data"].items() if key not in (*PLACE_KEYS, SLICES_KEY)}
+    if (file := weights_file(config["network"])) is not None:  # its content decides, not where it lies
+        state = file.stat()
+        settings["network"] = {**config["network"], "path": _content(file, state.st_mtime_ns, state.st_size)}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
@@ -339,6 +344,20 @@ def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
 def decisive(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys of a configuration that decide what its models learn."""
     return (*IDENTITY_KEYS, "canary") if config.get("canary") else IDENTITY_KEYS
+
+
+def weights_file(network: Mapping[str, Any]) -> Path | None:
+    """The file of weights that a network begins with, None if it has none."""
+    path = network.get("path")
+    file = Path(path).expanduser().resolve() if isinstance(path, str) else None
+    return file if file is not None and file.is_file() else None
+
+
+@lru_cache(maxsize=4)
+def _content(file: Path, changed: int, size: int) -> str:
+    """Digest of a file's content, made once as long as its time of change and size stay."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def absolute(key: str, value: Any) -> Any:
