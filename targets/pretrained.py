@@ -46,8 +46,9 @@ class Pretrained(nn.Module):
         if not isinstance(frozen, bool):
             raise ValueError(f"network.frozen={frozen}: expected true or false; choose one of them")
         self.backbone = _classifier(architecture)
-        self.frozen, self.head = frozen, _last_linear(self.backbone, architecture)
-        self.backbone.set_submodule(self.head, nn.Linear(self.backbone.get_submodule(self.head).in_features, classes))
+        self.frozen = frozen
+        self.head, inputs = _last_linear(self.backbone, architecture)
+        self.backbone.set_submodule(self.head, nn.Linear(inputs, classes))
         if path is not None:
             _load(self.backbone, path, self.head, architecture)
         if frozen:
@@ -86,8 +87,9 @@ def _classifier(architecture: str) -> nn.Module:
     return network
 
 
-def _last_linear(network: nn.Module, architecture: str) -> str:
-    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+def _last_linear(network: nn.Module, architecture: str) -> tuple[str, int]:
+    """Name and number of inputs of the last linear layer."""
+    layers = [(name, layer.in_features) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not layers:
         raise ValueError(
             f"network.architecture={architecture}: expected a network whose last layer is linear; choose e.g. resnet18"
