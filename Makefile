@@ -45,4 +45,7 @@ types: .venv/.dev
 
 .venv/.dev: .venv/.installed
 	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,docs,lm,onnx,ray,serve,skops,sweep,track]'
+	# Wheels of torchvision for CUDA cannot be imported beside a CPU build of torch, nor could torchmetrics be then: tests
+	# take its networks, which are Python alone, from a folder of their own.
+	$(BIN)/pip install -q --no-compile --no-deps --upgrade $(PIP_ARGS) -c constraints.txt --target .venv/vision torchvision
 	touch $@

@@ -127,6 +127,15 @@ def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:
     return {**trained, "folder": f"{run.name}: further shadows", "claims": 0, "reach": None}
 
 
+def gpu_sentence(hours: float) -> str:
+    """Hours on a GPU in words, with what the estimate rests on."""
+    gpu, core = f"{plan.GPU_FLOP_PER_SECOND / 1e12:g} TFLOP/s", f"{plan.FLOP_PER_SECOND / 1e9:g} GFLOP/s"
+    return (
+        f"about {hours:.1f} GPU hours: operations of a record are counted, three passes a step, times records, steps"
+        f" and the defense's factor; {gpu} of a GPU in float32, and {core} of a core, are assumed, not measured"
+    )
+
+
 def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
     """Prints a line per run, the total, and what audits can refute if all these runs are evaluated together.
 
@@ -148,13 +157,7 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
     console = console_for()
     show(console, table)
     if total["minutes"] > LONG_PLAN_MINUTES:
-        console.print(
-            f"about {total['gpu_hours']:.1f} GPU hours, if one sustains {plan.GPU_FLOP_PER_SECOND / 1e12:g} TFLOP/s in"
-            f" float32, an assumption, as are {plan.FLOP_PER_SECOND / 1e9:g} GFLOP/s a core for the minutes; nothing was"
-            " measured here: operations of a record are counted, three passes a step, times records, steps and the"
-            " defense's factor",
-            soft_wrap=True,
-        )
+        console.print(gpu_sentence(total["gpu_hours"]), soft_wrap=True)
     level = FAMILYWISE_ALPHA / max(sum(cost["claims"] for cost in costs), 1)
     for cost in costs:
         if (reach := cost["reach"]) is not None:

@@ -11,7 +11,7 @@ from palisade.targets.checkpoints import weights_path
 from palisade.targets.digests import digest
 
 BASE_KEY, PATH_KEY = "base", "path"
-"""Settings of a network that name a folder: of the weights that it begins with, and of one of Hugging Face's form."""
+"""Settings of a network that name a place: the folder of a base, and the folder or file that the network itself is of."""
 BASE_FILE = "model.safetensors"
 """Weights in a folder that is no run."""
 SHARDS_PATTERN = "*.safetensors"
@@ -54,7 +54,8 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
         settings[BASE_KEY] = digest(base_weights(base))
     if (folder := network.get(PATH_KEY)) is not None:
         path = place(f"network.{PATH_KEY}", folder)
-        settings[PATH_KEY] = [digest(file) for file in sorted((*path.glob("*.json"), *path.glob(SHARDS_PATTERN)))]
+        files = [path] if path.is_file() else sorted((*path.glob("*.json"), *path.glob(SHARDS_PATTERN)))
+        settings[PATH_KEY] = [digest(file) for file in files]
     return settings
 
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from palisade.targets.guards import GUARDS_BY_NAME, Guard
 from palisade.targets.networks import CNN, MLP
+from palisade.targets.pretrained import Pretrained
 from palisade.targets.residual import ResNet9, ResNet18, WideResNet16
 from palisade.targets.transformer import Transformer
 
 NETWORKS_BY_NAME: dict[str, type[nn.Module]] = {
-    f"{kind.__module__}.{kind.__name__}": kind for kind in (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer)
+    f"{kind.__module__}.{kind.__name__}": kind
+    for kind in (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, Pretrained)
 }
 CARD_BYTES = 2**26
 READER_ERRORS = (

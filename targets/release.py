@@ -325,7 +325,8 @@ def ship(
             "persons": None if dataset.split.persons is None else len(np.unique(dataset.split.persons)),
             "checksum": dataset.published or f"hmac-sha256:{secret.seal(dataset.fingerprint.encode())}",
         },
-        "network": {"name": target[1], "settings": dict(settings)},
+        # Where weights were read from is a place on this machine, and the release holds them all.
+        "network": {"name": target[1], "settings": {key: value for key, value in settings if key != "path"}},
         "defense": {
             "name": config["names"]["defense"],
             **{key: _plain(value) for key, value in config["defense"].items() if key != "_target_"},
