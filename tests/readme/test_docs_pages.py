@@ -27,7 +27,7 @@ from palisade.train import composed, run_single
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 DOCS_FOLDER = REPOSITORY_ROOT / "docs"
-PAGE_NAMES = ("threat_models", "reading_the_curve", "own_model", "impact_assessment", "tuning")
+PAGE_NAMES = ("threat_models", "reading_the_curve", "own_model", "impact_assessment", "tuning", "scale")
 SMALL_GRID = "tuning.grid={defense: {max_grad_norm: [1], trainer: {epochs: [2]}}}"
 SMALL_SETTINGS = ("fleet.models=4", "fleet.workers=1", "trainer.epochs=5")
 
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "count"), list(zip(PAGE_NAMES, (3, 3, 4, 2, 3), strict=True)))
+@pytest.mark.parametrize(("page", "count"), list(zip(PAGE_NAMES, (3, 3, 4, 2, 3, 2), strict=True)))
 def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str, count: int) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(REPOSITORY_ROOT / "examples"))  # PYTHONPATH=examples

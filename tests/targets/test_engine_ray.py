@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ def ray_tasks() -> dict[int, str]:
     return tasks
 
 
+def wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster: Any, tmp_path: Path) -> None:
     with Progress(tmp_path, total=32) as line:
         run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster))
@@ -84,12 +91,10 @@ def test_an_evaluation_by_ray_is_the_same(expected: Run, cluster: Any) -> None:
 def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run) -> None:
     engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
     results = engines.run(time.sleep, [(0,), (100,), (100,)], 2, [])
-    assert next(results) is None and ray_tasks()
+    assert next(results) is None
+    wait_for(lambda: bool(ray_tasks()))
     results.close()  # as Ctrl-C does
-    end = time.monotonic() + 30
-    while ray_tasks():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for(lambda: not ray_tasks())
 
 
 def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster: Any, tmp_path: Path) -> None:
