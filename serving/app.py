@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 import traceback
@@ -18,18 +17,20 @@ from starlette.routing import Route
 
 from palisade.serving.bodies import RefusedError, parsed
 from palisade.serving.domain import Domain
+from palisade.serving.inbox import Inbox
 from palisade.serving.keys import Client, KeyRing
 from palisade.serving.limits import Charge, Store, StoreError, check_size
 from palisade.serving.metrics import UNKNOWN_NAME, Metrics, say
 from palisade.serving.monitor import Monitor
 from palisade.serving.openapi import model_metadata, openapi
 from palisade.serving.served import EncodedRows, Queue, Served
-from palisade.serving.settings import SECONDS_TO_SEND
 from palisade.serving.workers import tell_others
 from palisade.targets.card_page import card_page
 
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 SERVER_NAME = "palisade"
+UNREAD_STATUSES = (401, 403, 408, 413, 415, 503)
+"""Refusals that may leave a part of the body unread: the connection ends with them."""
 Handler = Callable[[Request], Awaitable[Response]]
 Action = Callable[[Request, Client], Awaitable[Response]]
 
@@ -46,7 +47,7 @@ class Service:
         metrics: of this process.
         domain: of the rows, or None.
         monitor: of the queries, or None.
-        body: bytes of one request at most.
+        inbox: of their bodies.
     """
 
     served: Served
@@ -54,19 +55,19 @@ class Service:
     keys: KeyRing
     store: Store
     metrics: Metrics
-    body: int
+    inbox: Inbox
     domain: Domain | None = None
     monitor: Monitor | None = None
 
     async def predict(self, request: Request, client: Client) -> Response:
         """`POST /v1/models/<name>:predict`: `{"instances": […]}` gets `{"predictions": […]}`."""
-        content = parsed(await _body(request, self.body))
+        content = parsed(await self.inbox.body(request))
         answers = await self._answers(client, self.served.rows.of_instances(content))
         return _json({"counts" if self.served.release.form == "counts" else "predictions": answers})
 
     async def infer(self, request: Request, client: Client) -> Response:
         """`POST /v2/models/<name>/infer`: tensors get a tensor."""
-        content = parsed(await _body(request, self.body))
+        content = parsed(await self.inbox.body(request))
         answers = await self._answers(client, self.served.rows.of_tensors(content))
         form = self.served.release.form
         shape = [len(answers)] if form != "probabilities" else list(answers.shape)
@@ -154,33 +155,9 @@ class Service:
         return Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """The body of a request, of which no more is read than may come.
-
-    Raises:
-        RefusedError: if it is too long, packed, or too slow.
-    """
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise RefusedError(415, "expected a body that is not packed; send it without Content-Encoding")
-    too_long = RefusedError(413, f"expected at most {most} bytes in one request; send fewer rows")
-    if int(request.headers.get("content-length", "0")) > most:
-        raise too_long
-    pieces, size = [], 0
-    try:
-        async with asyncio.timeout(SECONDS_TO_SEND):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > most:
-                    raise too_long
-                pieces.append(piece)
-    except TimeoutError:
-        raise RefusedError(408, f"expected the body in {SECONDS_TO_SEND} s; send it faster") from None
-    return b"".join(pieces)
-
-
 def _refusal(refused: RefusedError) -> Response:
     headers = {} if refused.wait is None else {"retry-after": str(math.ceil(refused.wait))}
-    if refused.status in (408, 413, 415):  # the rest of the body is not read
+    if refused.status in UNREAD_STATUSES:
         headers["connection"] = "close"
     return _json({"error": refused.reason}, refused.status, headers)
 

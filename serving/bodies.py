@@ -111,11 +111,11 @@ class RowForm:
 
     def _of_table(self, rows: list[Any]) -> list[dict[str, Any]]:
         """Cells of the columns alone; others are not looked at."""
-        assert self.columns is not None
+        columns = self.columns or ()
         for row in rows:
-            if not isinstance(row, dict) or not all(name in row for name in self.columns):
-                raise RefusedError(400, f"rows: expected the columns {_some(self.columns)} in each; see the metadata")
-        cells = [{name: row[name] for name in self.columns} for row in rows]
+            if not isinstance(row, dict) or not all(name in row for name in columns):
+                raise RefusedError(400, f"rows: expected the columns {_some(columns)} in each; see the metadata")
+        cells = [{name: row[name] for name in columns} for row in rows]
         if not set(map(type, chain.from_iterable(row.values() for row in cells))) <= CELL_TYPES:
             raise RefusedError(400, "rows: expected a word, a number or null in each column; send no lists")
         return cells

@@ -224,6 +224,8 @@ def manage(settings: ServingSettings) -> str:
             own = [as_written(getattr(entry, field)) for field in ("rate", "day", "budget", "repeats")]
             lines.append(f"{entry.name:20} {entry.state:10} {entry.expires or 'never':26} {' '.join(own)}")
         return "\n".join(lines)
+    if settings.keys == "expire" and days is None:
+        raise ValueError("key.days=null: expected a number of days with keys=expire; choose e.g. 0, which is now")
     changes: dict[str, Any] = {"revoke": {"revoked": True}, "restore": {"suspended": False}}.get(
         settings.keys or "", {"expires": _after(datetime.now(UTC), days)}
     )

@@ -19,6 +19,7 @@ from granian.server.embed import Server
 from palisade.data.settings import import_object, validated
 from palisade.serving.app import Service
 from palisade.serving.domain import DomainSettings, domain_of
+from palisade.serving.inbox import Inbox
 from palisade.serving.keys import KeyFile, KeyRing
 from palisade.serving.limits import Store
 from palisade.serving.memory_store import MemoryStore
@@ -117,7 +118,7 @@ async def _serve(settings: ServingSettings, number: int, model: Served) -> None:
     if settings.metrics_port is not None:
         metrics.listen(settings.metrics_port + number)
     service = Service(
-        served=model, queue=Queue(model.release), keys=keys, store=store, metrics=metrics, body=settings.body,
+        served=model, queue=Queue(model.release), keys=keys, store=store, metrics=metrics, inbox=Inbox(settings.body),
         domain=domain, monitor=monitor,
     )  # fmt: skip
     server = Server(

@@ -94,6 +94,7 @@ def test_the_commands(tmp_path: Path) -> None:
         (["keys=make", "key.name=a", "key.days=-1"], "key.days=-1: expected a number of days"),
         (["keys=make", "key.name=a", "key.budget=0"], "key.budget=0: expected an integer >= 1"),
         (["keys=revoke", "key.name=bob"], "key.name=bob: expected a key that is there"),
+        (["keys=expire", "key.name=bob"], "key.days=null: expected a number of days with keys=expire"),
         (["keys=burn"], "keys=burn: expected one of make, list, revoke, expire, restore"),
         (["limits.rate=0"], "limits.rate=0: expected a number > 0"),
         (["limits.rote=1"], "limits.rote is no setting"),
