@@ -140,6 +140,27 @@ class TokenAnswers:
         }
         return replace(self, **parts)
 
+    def followed_by(self, others: TokenAnswers) -> TokenAnswers:
+        """Answers about these texts and then those about others, by the same models; the shorter are padded.
+
+        What one of both lacks is left out.
+        """
+        longest = max(self.mask.shape[1], others.mask.shape[1])
+
+        def joined(name: str) -> Any:
+            pair: tuple[Any, ...] = getattr(self, name), getattr(others, name)
+            if any(array is None for array in pair):
+                return None
+            if name not in ("zlib_bytes", "neighbor_losses"):
+                missing = (longest - array.shape[-1] for array in pair)
+                pair = tuple(
+                    np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, count)])
+                    for array, count in zip(pair, missing, strict=True)
+                )
+            return np.concatenate(pair, axis=1 if _of_models(name) else 0)
+
+        return TokenAnswers(**{name: joined(name) for name in _names(self)})
+
     def declared(self, parts: tuple[TokenPart, ...], base: bool) -> TokenAnswers:
         """Answers as an attack may see them.
 
