@@ -8,10 +8,12 @@ from scipy.special import log_softmax
 from palisade.attacks import TokenAnswers, View
 
 TEXT_ATTACK_NAMES = (
-    *("base_difference", "error_zone", "min_k", "min_k_plus", "neighbors"),
+    *("base_difference", "error_zone", "filter_oracle", "min_k", "min_k_plus", "neighbors"),
     *("sharpness", "token_rmia", "windows", "zlib"),
 )
 """Attacks of `conf/attack` that look at the tokens of texts."""
+FILTER_LENGTH = 4
+"""Tokens of the n-grams that a guard before these models refuses to complete."""
 VOCABULARY_SIZE, COPY_COUNT, REPLACED_SHARE = 12, 20, 0.1
 
 
@@ -53,10 +55,13 @@ def text_fleet(
         ],
         axis=-1,
     )
+    refused = np.broadcast_to((members & (effect > 0))[:, :, None], (*members.shape, length)).copy()
+    refused[:, :, : FILTER_LENGTH - 1] = False
     answers = TokenAnswers(
         mask=mask,
         zlib_bytes=8 + mask.sum(axis=1) + rng.integers(3, size=everyone),
         neighbor_losses=losses,
+        blocked=refused,
         **of_laws(log_p, x),
         **of_laws(log_softmax(base, axis=-1), x, "base_"),
     )

@@ -14,7 +14,6 @@ from palisade.evaluation.measuring.leakage import numbers
 from palisade.evaluation.result import MEMBER_GROUP, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.statistics.extraction import (
-    SamplingLaw,
     Span,
     extractable,
     extracted_greedily,
@@ -22,6 +21,7 @@ from palisade.evaluation.statistics.extraction import (
     suffix_log_probability,
 )
 from palisade.fields import CheckedFields, Count, Fraction
+from palisade.sampling import SamplingLaw
 
 EXTRACTED_GREEDY, EXTRACTED_SAMPLED = "extracted_greedy", "extracted_n_p"
 SECRET_EXPOSURE = "secret_exposure"
@@ -64,6 +64,8 @@ class Extraction(CheckedFields):
         Non-members stand beside members always: what a model completes that never saw the text is no memorization. A
         span that no text is long enough for has no row.
 
+        Where a guard refuses a text's own token, nothing beyond it comes out.
+
         Args:
             tokens: answers; greedy extraction needs to know whether the most likely token is the text's.
             sampled: log q of the `schemes`; those that are not there are left out. `SamplingLaw()` is ℓ itself.
@@ -71,18 +73,20 @@ class Extraction(CheckedFields):
             bootstrap: how to resample.
         """
         sampled = {SamplingLaw(): tokens.log_probabilities, **sampled}
+        if tokens.blocked is not None:
+            sampled = {law: np.where(tokens.blocked, -np.inf, log_q) for law, log_q in sampled.items()}
         for span in self.spans:
             if not span.fits(tokens.mask).any():
                 continue
             if tokens.greedy is not None:
-                values = extracted_greedily(tokens.greedy, tokens.mask, span)
-                yield from _of_sides(f"{EXTRACTED_GREEDY}@{span.name}", values, membership, bootstrap)
+                values = extracted_greedily(_let_through(tokens), tokens.mask, span)
+                yield from of_sides(f"{EXTRACTED_GREEDY}@{span.name}", values, membership, bootstrap)
             for scheme in (scheme for scheme in self.schemes if scheme in sampled):
                 log_p = suffix_log_probability(sampled[scheme], tokens.mask, span)
                 for tries in self.tries:
                     name = f"{EXTRACTED_SAMPLED}@{span.name},n={tries},p={self.probability:g},{scheme.name}"
                     values = extractable(log_p, tries, self.probability)
-                    yield from _of_sides(name, values, membership, bootstrap)
+                    yield from of_sides(name, values, membership, bootstrap)
 
 
 def exposure_rows(
@@ -101,15 +105,22 @@ def exposure_rows(
     """
     for count in np.unique(copies):
         own = np.where(copies == count, exposure, np.nan)
-        yield from _of_sides(f"{SECRET_EXPOSURE}@{count} copies", own, membership, bootstrap)
+        yield from of_sides(f"{SECRET_EXPOSURE}@{count} copies", own, membership, bootstrap)
 
 
-def _of_sides(
+def _let_through(tokens: TokenAnswers) -> Bool[np.ndarray, "models records tokens"]:
+    """Tokens that greedy decoding gives, unless a guard refuses them."""
+    assert tokens.greedy is not None
+    return tokens.greedy if tokens.blocked is None else tokens.greedy & ~tokens.blocked
+
+
+def of_sides(
     metric: str,
     values: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
     bootstrap: Bootstrap,
 ) -> Iterator[Row]:
+    """Mean over members, and beside it over non-members, with intervals; no row for a side without a value."""
     for group, side in ((MEMBER_GROUP, membership), (NONMEMBER_GROUP, ~membership)):
         own = np.where(side, values, np.nan)
         if (count := int((~np.isnan(own)).sum())) == 0:
@@ -147,8 +158,7 @@ def most_extractable(
         suffix: tokens that must follow the prefix.
         most: how many at most; None: all that come out.
     """
-    assert tokens.greedy is not None
-    prefix = sufficient_prefix(tokens.greedy, tokens.mask, suffix)
+    prefix = sufficient_prefix(_let_through(tokens), tokens.mask, suffix)
     out, inside, outside = ~np.isnan(prefix), membership.sum(axis=0), (~membership).sum(axis=0)
     hits = (out & membership).sum(axis=0)
     others = (out & ~membership).sum(axis=0)

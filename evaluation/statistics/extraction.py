@@ -6,52 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.special import log_softmax
+from jaxtyping import Bool, Float
 
-from palisade.fields import CheckedFields, Count, Positive
+from palisade.fields import CheckedFields, Count
 
 SMALL_LOG_PROBABILITY = -30.0
 """Below this log p, −log(1 − p) is p to all digits of float64."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingLaw(CheckedFields):
-    """A law q by which the next token is drawn.
-
-    Args:
-        temperature: of the softmax, above 0.
-        top_k: how many of the likeliest tokens may be drawn; None: all.
-
-    Raises:
-        ValueError: if a setting is out of range.
-    """
-
-    temperature: Positive = 1.0
-    top_k: Count | None = None
-
-    @property
-    def name(self) -> str:
-        """Such as `T=1` or `T=0.8,top-40`."""
-        return f"T={self.temperature:g}" + ("" if self.top_k is None else f",top-{self.top_k}")
-
-    def log_probabilities(
-        self, logits: Float[np.ndarray, "... vocabulary"], x: Int[np.ndarray, "..."]
-    ) -> Float[np.ndarray, "..."]:
-        """log q(x_t | x_<t), −inf for a token that is never drawn; of tokens that tie at the k-th place, all may be.
-
-        Whoever holds logits computes this beside ℓ_t in one pass, a block at a time.
-
-        Args:
-            logits: of the model at every position.
-            x: the tokens that follow.
-        """
-        scaled = logits.astype(np.float64) / self.temperature
-        if self.top_k is not None and self.top_k < scaled.shape[-1]:
-            least = np.partition(scaled, -self.top_k, axis=-1)[..., [-self.top_k]]
-            scaled = np.where(scaled >= least, scaled, -np.inf)
-        log_q: np.ndarray = np.take_along_axis(log_softmax(scaled, axis=-1), x[..., None], axis=-1)[..., 0]
-        return log_q
 
 
 @dataclass(frozen=True, kw_only=True)

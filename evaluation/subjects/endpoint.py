@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -23,6 +23,9 @@ from palisade.evaluation.subjects.raw_rows import form_of_rows, names_of_rows, r
 from palisade.evaluation.subjects.subject import BudgetSpentError
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
+
+if TYPE_CHECKING:
+    from palisade.evaluation.subjects.completions import Completions
 
 RECHECKED_ANSWERS = 4
 """Stored answers that are asked for again."""
@@ -101,7 +104,7 @@ class Asking:
         log: where answers are stored.
     """
 
-    def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
+    def __init__(self, endpoint: Endpoint | Completions, asked: Asked, log: AnswerLog) -> None:
         self.endpoint, self.asked, self.log = endpoint, asked, log
         self._compared, self._batch = 0, endpoint.batch
         self._next_call = time.monotonic()
@@ -162,13 +165,16 @@ class Asking:
         few = sorted(stored, key=lambda name: (certain[name], name))[:RECHECKED_ANSWERS]
         before = self.log.of(few)
         now = [answer for _, answers in self._answers(rows, [stored[name] for name in few]) for answer in answers]
-        exact = self.endpoint.answers == "predictions"
-        if not (before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)):
+        if not self._alike(now, before):
             raise ValueError(
                 f"endpoint={self.endpoint.endpoint}: expected the answers of an earlier audit, and the model behind it"
                 f" has changed, or it answers at random; remove {self.log.path} to ask anew"
             )
         self._compared = len(few)
+
+    def _alike(self, now: Sequence[Any], before: Sequence[Any]) -> bool:
+        exact = self.endpoint.answers == "predictions"
+        return before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)
 
     def _answers(self, rows: Any, places: Sequence[int]) -> Iterator[tuple[Sequence[int], list[Any]]]:
         """The answers about rows at some places, batch by batch, at most so many calls a second."""

@@ -51,7 +51,7 @@ class HttpService:
             ValueError: if it answers nothing usable.
         """
         is_v2 = self.url.endswith(V2_ENDING)
-        content = self._posted(self._tensors(rows) if is_v2 else {"instances": plain_rows(rows)}, len(rows))
+        content = self.posted(self._tensors(rows) if is_v2 else {"instances": plain_rows(rows)}, len(rows))
         try:
             answer = json.loads(content)
             answers: Sequence[Any] = _of_tensor(answer["outputs"][0]) if is_v2 else answer["predictions"]
@@ -60,8 +60,17 @@ class HttpService:
             raise ValueError(f"endpoint={self.url}: expected JSON {form}; put such a service before it") from None
         return answers
 
-    def _posted(self, body: Any, count: int) -> bytes:
-        """The answer to a body; waits where the service asks for that, no longer than the timeout."""
+    def posted(self, body: Any, count: int) -> bytes:
+        """The answer to a body; waits where the service asks for that, no longer than the timeout.
+
+        Args:
+            body: as JSON takes it.
+            count: how many rows or texts it holds.
+
+        Raises:
+            BatchTooLargeError: if they are too many for the service.
+            ValueError: if it answers nothing usable.
+        """
         waited = 0.0
         while True:
             try:

@@ -13,7 +13,6 @@ from palisade.evaluation.figures.extraction import exposure_over_copies, extract
 from palisade.evaluation.measuring.extraction import Extraction, exposure_rows, most_extractable
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.statistics.extraction import (
-    SamplingLaw,
     Span,
     extractable,
     extracted_greedily,
@@ -23,6 +22,7 @@ from palisade.evaluation.statistics.extraction import (
 )
 from palisade.evaluation.statistics.near_verbatim import overlap
 from palisade.evaluation.statistics.secret_exposure import exposure_of_secrets, log_probabilities_of_codes
+from palisade.sampling import SamplingLaw
 
 VOCABULARY_SIZE, TEXT_LENGTH = 5, 7
 
