@@ -136,7 +136,9 @@ class UnfittedSubwords:
         return {"kind": PAIRS_TOKENS, **vars(self)}
 
 
-def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int) -> Sequences | UnfittedSubwords:
+def tokens_of(
+    tokens: str, *, length: int, new_tokens: int, vocabulary: int
+) -> ByteTokens | SubwordTokens | UnfittedSubwords:
     """The tokens that a setting names.
 
     Args:

@@ -11,7 +11,7 @@ from palisade.targets.checkpoints import weights_path
 from palisade.targets.digests import digest
 
 BASE_KEY, PATH_KEY = "base", "path"
-"""Settings of a network that name a place: the folder of a base, and the folder or file that the network itself is of."""
+"""Settings of a network that name places: the folder of a base, and what the network itself is read from."""
 BASE_FILE = "model.safetensors"
 """Weights in a folder that is no run."""
 SHARDS_PATTERN = "*.safetensors"

@@ -64,8 +64,9 @@ def write_members(folder: Path, root: Path) -> tuple[Path, int]:
 def _arrays(source: Source, records: Int64[np.ndarray, " members"]) -> dict[str, Any]:
     loaded = source.load()
     rows = np.asarray(loaded.rows)[records]
-    arrays: dict[str, Any] = {"x": rows.astype(str) if rows.dtype.hasobject else rows, "y": loaded.labels[records]}
-    return arrays if loaded.persons is None else arrays | {"persons": loaded.persons[records]}
+    columns = {"y": loaded.labels, "persons": loaded.persons}  # documents have no labels
+    known = {name: values[records] for name, values in columns.items() if values is not None}
+    return {"x": rows.astype(str) if rows.dtype.hasobject else rows, **known}
 
 
 def _private(path: Path) -> Path:
