@@ -27,6 +27,7 @@ from palisade.defenses.dp_sgd.fleets import (
     in_terms_of_a_run,
     persons_of,
     settled,
+    step_width,
 )
 from palisade.defenses.dp_sgd.rules import check_words
 from palisade.defenses.none import NoDefense
@@ -105,7 +106,10 @@ class DPSGDDefense(Defense):
     ) -> Poisson:
         """Poisson sampling of records, or of persons with a bounded number of records each."""
         persons, bound = persons_of(split, self.records_per_person), self.records_per_person or 1
-        return Poisson(members, models, fitter.schedule, fitter.secret, persons=persons, records_per_person=bound)
+        width = step_width(fitter, self.records_per_person)
+        return Poisson(
+            members, models, fitter.schedule, fitter.secret, persons=persons, records_per_person=bound, width=width
+        )
 
     def network(self, network: nn.Module) -> nn.Module:
         """The architecture that the base makes of it."""
@@ -122,7 +126,8 @@ class DPSGDDefense(Defense):
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
         """The base's callbacks, then DP-SGD, then the average of the weights if it is released."""
         shared = {name: getattr(self, name) for name in SHARED_SETTINGS}
-        dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, **shared)
+        width = step_width(fitter, self.records_per_person)
+        dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, width=width, **shared)
         check_callbacks(self.base, base := self.base.callbacks(fitter, split))
         return [*base, dp_sgd, *([average_of_weights()] if self.weight_averaging else [])]
 
