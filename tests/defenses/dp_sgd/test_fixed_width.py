@@ -21,7 +21,7 @@ from palisade.defenses.dp_sgd import fleets
 from palisade.defenses.dp_sgd.microbatches import PhysicalBatches
 from palisade.targets.training import make_fitter
 
-ROUNDING = 1e-5
+MAX_ROUNDING = 1e-5
 SHORT_FIT = [
     *("data=digits", "defense=dp_sgd", "defense.trainer.epochs=2", "defense.trainer.batch_size=32"),
     *("defense.trainer.optimizer.lr=0.1", "split.pool=200"),
@@ -52,19 +52,19 @@ def distance(one, other) -> float:
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "automatic", "adaptive"])
 def test_padded_rows_count_for_nothing(fit, clipping, models):
     clipped = f"defense.clipping={clipping}"
-    assert distance(fit(clipped, models=models), fit(clipped, models=models, width=64)) < ROUNDING
+    assert distance(fit(clipped, models=models), fit(clipped, models=models, width=64)) < MAX_ROUNDING
 
 
 @pytest.mark.parametrize("base", ["dropout", "augmentation", "hamp"])
 def test_what_a_base_draws_is_the_same(fit, base):
     base = f"defense@defense.base={base}"
-    assert distance(fit(base), fit(base, width=64)) < ROUNDING
+    assert distance(fit(base), fit(base, width=64)) < MAX_ROUNDING
 
 
 def test_a_step_with_more_rows_goes_through_the_network_in_parts(fit, monkeypatch):
     whole, parts = fit(models=2), []
     monkeypatch.setattr(PhysicalBatches, "__init__", noting_parts(PhysicalBatches.__init__, parts))
-    assert distance(whole, fit(models=2, width=16)) < ROUNDING
+    assert distance(whole, fit(models=2, width=16)) < MAX_ROUNDING
     assert {rows[-1] for rows in parts} == {16}
 
 
