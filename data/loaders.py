@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,6 +18,9 @@ from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, SingleRecords, Units
 
+PADDING_ROWS = 64
+"""Batches of a fixed width are a multiple of it wide: shapes that products on a GPU are fast for."""
+WIDTH_DEVIATIONS = 6
 Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
 
 
@@ -178,6 +182,8 @@ class Poisson(Sampler):
         persons: of every record of the data set, if persons are to be sampled and protected as a whole.
         records_per_person: records of a person that take part in a step, at most.
         augmentations: rows of each record that takes part, side by side.
+        width: of which the rows of a step are a multiple, so that its shape is fixed; None pads no further than to the
+            largest model's rows.
     """
 
     poisson = True
@@ -192,9 +198,10 @@ class Poisson(Sampler):
         persons: Int64[np.ndarray, " records"] | None = None,
         records_per_person: int = 1,
         augmentations: int = 1,
+        width: int | None = None,
     ) -> None:
         super().__init__(members, models, schedule, secret)
-        self.augmentations = augmentations
+        self.augmentations, self.width = augmentations, width
         self.units: list[Units] = [
             SingleRecords(records=len(records), augmentations=augmentations)
             if persons is None
@@ -227,7 +234,7 @@ class Poisson(Sampler):
 
     def __iter__(self) -> Iterator[Step]:
         for step in range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch):
-            yield pad([self._draw(position, step) for position in range(len(self.models))])
+            yield pad([self._draw(position, step) for position in range(len(self.models))], self.width)
 
     def _draw(self, position: int, step: int) -> Int64[np.ndarray, "_"]:
         model, secret, units = self.models[position], self.secrets[position], len(self.units[position])
@@ -243,16 +250,27 @@ def poisson_mask(secret: Secret, model: int, step: int, *, units: int, rate: flo
     return secret.bits("batches", model, step, count=units) < int(rate * 2**32)
 
 
-def pad(parts: Sequence[Int64[np.ndarray, "_"]]) -> Step:
+def fixed_width(expected: int) -> int:
+    """Units that a Poisson batch almost never exceeds: six standard deviations more than expected, in steps of 64.
+
+    The deviation is that of a Poisson number, which is no less than that of a batch from a random number of members.
+    """
+    return PADDING_ROWS * math.ceil((expected + WIDTH_DEVIATIONS * math.sqrt(expected)) / PADDING_ROWS)
+
+
+def pad(parts: Sequence[Int64[np.ndarray, "_"]], multiple: int | None = None) -> Step:
     """One step of several models of different size.
 
     Args:
         parts: for every model, the indices of its records.
+        multiple: of which the width has to be one, from it on; None for any width.
 
     Returns:
         Indices and mask, both (models, batch), as wide as the largest part; padded rows have index 0 and mask False.
     """
     width = max(map(len, parts))
+    if multiple is not None:
+        width = multiple * max(math.ceil(width / multiple), 1)
     index = np.zeros((len(parts), width), dtype=np.int64)
     mask = np.zeros((len(parts), width), dtype=bool)
     for row, part in enumerate(parts):

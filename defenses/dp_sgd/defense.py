@@ -28,6 +28,7 @@ from palisade.defenses.dp_sgd.fleets import (
     in_terms_of_a_run,
     persons_of,
     settled,
+    step_width,
 )
 from palisade.defenses.dp_sgd.rules import check_words
 from palisade.defenses.none import NoDefense
@@ -117,6 +118,7 @@ class DPSGDDefense(Defense):
             persons=persons,
             records_per_person=bound,
             augmentations=self.augmentations,
+            width=step_width(fitter, bound * self.augmentations),
         )
 
     def network(self, network: nn.Module) -> nn.Module:
@@ -134,7 +136,8 @@ class DPSGDDefense(Defense):
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
         """The base's callbacks, then DP-SGD, then the average of the weights if it is released."""
         shared = {name: getattr(self, name) for name in SHARED_SETTINGS}
-        dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, **shared)
+        width = step_width(fitter, self.records_per_person)
+        dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, width=width, **shared)
         check_callbacks(self.base, base := self.base.callbacks(fitter, split))
         return [*base, dp_sgd, *([average_of_weights()] if self.weight_averaging else [])]
 

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from palisade.data.loaders import fixed_width
 from palisade.data.split import Split
 from palisade.defenses.augmentation import Augmentation
 from palisade.defenses.ccl import ConvexConcave
@@ -121,6 +122,7 @@ def is_known_recordwise(module: pl.LightningModule, base: Defense) -> bool:
     return known and not any("forward" in vars(layer) for layer in module.modules())
 
 
+FIXED_SHAPE_DEVICES = ("cuda", "mps")
 SHARED_SETTINGS = (
     *("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs", "max_physical_batch"),
 )
@@ -134,12 +136,13 @@ class OfFleet(DPSGD):
         fitter: of the models.
         base: whose loss they are trained on.
         epsilon: ε that the noise is calibrated for, unless this is a trial.
+        width: rows of a step, which only one in a billion exceeds; it then goes through the network in parts.
         settings: of the callback.
     """
 
-    def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, **settings: Any) -> None:
+    def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, width: int | None, **settings: Any) -> None:
         amount: Any = {"epsilon": epsilon} if fitter.steps is None else {"noise_multiplier": 1.0}
-        super().__init__(**amount, secret=fitter.secret, **settings)
+        super().__init__(**amount, secret=fitter.secret, max_physical_batch=width, **settings)
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
         self.device = fitter.device
 
@@ -199,6 +202,14 @@ def persons_of(split: Split, records_per_person: int | None) -> Int64[ndarray, "
             " data.person, or leave it out"
         )
     return split.record_persons
+
+
+def step_width(fitter: Fitter, rows_per_unit: int) -> int | None:
+    """Rows of every step on a GPU, where other shapes take other kernels and memory; None on a CPU, for as many as were
+    drawn."""
+    if fitter.device.type not in FIXED_SHAPE_DEVICES:
+        return None
+    return fixed_width(fitter.recipe.batch_size) * rows_per_unit
 
 
 def average_of_weights() -> WeightAveraging:
