@@ -16,6 +16,7 @@ from test_engines_agree import ON_RAY, SMALL_FLEET, expected, logged, restored, 
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
+from palisade.targets.engines.ray import RayEngine
 from palisade.targets.progress import Progress
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
@@ -99,6 +100,10 @@ def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run)
 
 def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster: Any, tmp_path: Path) -> None:
     gone: list[int] = []
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    RayEngine(address=cluster.address)._connected()  # to the head, which stays: to which of two raylets is chance
+    cluster.add_node(**NODE_SETTINGS)
 
     def take_away() -> None:
         while not list(tmp_path.glob("runs/*/*/models/*.safetensors")) or not (tasks := ray_tasks()):
@@ -111,6 +116,6 @@ def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster:
     thread.start()
     with Progress(tmp_path, total=32) as line:
         run = Run(Path(train_run(composed(f"runs={tmp_path / 'runs'}", *SMALL_FLEET, *on_ray(cluster)))["folder"]))
-    thread.join(timeout=30)
+    thread.join(timeout=120)
     assert gone and len(cluster.list_all_nodes()) == 1
     assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
