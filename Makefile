@@ -44,5 +44,5 @@ types: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/.installed
-	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,docs,onnx,skops,sweep,track]'
+	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,docs,lm,onnx,skops,sweep,track]'
 	touch $@

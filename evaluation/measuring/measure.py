@@ -154,9 +154,7 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
     yield from rows_of_models(TRAIN_ACCURACY, members)
     if len(split.canaries):
-        canaries = members[:, split.is_audited]
-        trained_on = ~np.isnan(canaries).all(axis=0)
-        yield Row(metric="canaries_fitted", value=float((np.nanmean(canaries[:, trained_on], axis=0) > 0.5).mean()))
+        yield canaries_fitted(members[:, split.is_audited])
 
 
 def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
@@ -175,6 +173,18 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
     members = np.where(run.membership(), right, np.nan)
     yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
     yield from rows_of_models(TRAIN_ACCURACY, members)
+    if len(split.canaries):
+        yield canaries_fitted(members[:, split.is_audited])
+
+
+def canaries_fitted(right: Float[np.ndarray, "models canaries"]) -> Row:
+    """Share of the canaries that models which were trained on them answer right, or of documents most tokens.
+
+    Args:
+        right: share that is right, NaN where a model was not trained on a canary.
+    """
+    trained_on = ~np.isnan(right).all(axis=0)
+    return Row(metric="canaries_fitted", value=float((np.nanmean(right[:, trained_on], axis=0) > 0.5).mean()))
 
 
 def groups(
