@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from palisade.attacks.correctness import Correctness
     from palisade.attacks.entropy import Entropy
     from palisade.attacks.error_zone import ErrorZone
+    from palisade.attacks.filter_oracle import FilterOracle
     from palisade.attacks.gradient_norm import GradientNorm
     from palisade.attacks.joint_lira import JointLiRA
     from palisade.attacks.known_members import KnownMembers
@@ -61,6 +62,7 @@ MODULES_BY_NAME = {
     "Correctness": "palisade.attacks.correctness",
     "Entropy": "palisade.attacks.entropy",
     "ErrorZone": "palisade.attacks.error_zone",
+    "FilterOracle": "palisade.attacks.filter_oracle",
     "GradientNorm": "palisade.attacks.gradient_norm",
     "JointLiRA": "palisade.attacks.joint_lira",
     "KnownMembers": "palisade.attacks.known_members",
@@ -103,6 +105,7 @@ __all__ = [
     "Correctness",
     "Entropy",
     "ErrorZone",
+    "FilterOracle",
     "GradientNorm",
     "JointLiRA",
     "KnownMembers",

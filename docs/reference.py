@@ -25,6 +25,7 @@ DOCUMENTED_PACKAGES = (
     "api.py",
     "fields.py",
     "frequencies.py",
+    "sampling.py",
     "attacks",
     "data",
     "defenses",

@@ -31,10 +31,11 @@ from palisade.evaluation.subjects.answers import (
     shared_rows,
 )
 from palisade.evaluation.subjects.audited_model import Answers, AuditedModel
+from palisade.evaluation.subjects.completions import Completions
 from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.model_file import of_file, of_release
 from palisade.evaluation.subjects.raw_rows import aligned, with_raw_rows
-from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords, enough, read
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, TOKEN_LOGPROBS, SavedRecords, enough, read
 from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 from palisade.fields import as_written
@@ -77,7 +78,7 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
     sides = _sides(kind, questioned, shadowed, settings)
     if model is not None and model.takes_inputs:
         sides = aligned(sides)
-    if model is not None and model.takes_tables:
+    if model is not None and model.takes_tables and model.answers != TOKEN_LOGPROBS:
         model, sides = with_raw_rows(model, sides)
     notes = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
     notes += notes_on_form(list(sides.values()) if model is None else [])
@@ -174,7 +175,7 @@ def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
         raise ValueError(
             f"{key}={path}: expected an .npz file, as a table holds no answers; save them, with `persons` if there are"
         )
-    saved = read(key, str(path), settings.get("label"), settings.get("person"))
+    saved = read(key, str(path), settings.get("label"), settings.get("person"), settings.get("text"))
     classes = named_classes("classes", settings.get("classes"))
     return saved if classes is None else replace(saved, classes=classes)
 
@@ -190,6 +191,9 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
         return None
     classes = named_classes("classes", settings.get("classes"))
     if kinds[0] == "endpoint":
+        if settings["answers"] == TOKEN_LOGPROBS:
+            named = {key: settings[key] for key in (*ENDPOINT_KEYS, "served_model", "base_model")}
+            return validated(Completions, "", named).open(folder)
         asked = {key: settings[key] for key in ENDPOINT_KEYS} | {"answers": settings["answers"] or "probabilities"}
         asked["classes"] = classes
         return validated(Endpoint, "", asked).open(folder)

@@ -10,12 +10,25 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control, mannwhitneyu, permutation_test, rankdata
 
-from palisade.attacks import Attack, View
+from palisade.attacks import (
+    Attack,
+    BaseDifference,
+    ErrorZone,
+    LossThreshold,
+    MinK,
+    MinKPlus,
+    Neighbors,
+    Sharpness,
+    View,
+    Windows,
+    ZlibRatio,
+)
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
 from palisade.evaluation.result import DIFFERENCE_ALPHA, NONMEMBER_GROUP, Row
+from palisade.evaluation.statistics.dataset_inference import weighed
 from palisade.evaluation.statistics.metrics import upper_limit
 from palisade.evaluation.subjects.answers import order_of
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE
@@ -23,6 +36,20 @@ from palisade.evaluation.subjects.subject import lacking
 from palisade.fields import as_written
 
 RANK_SUM_PERMUTATIONS = 9_999
+DIFFERENT_RECORDS = "different records"
+"""The name of a flag: both sides differ by themselves."""
+NO_VERDICT = (
+    "No verdict: a classifier that never asks the model tells the documents in question from the others, by their words"
+    " alone. Whatever the model does better on them may be that difference, and not use. Take documents of the same"
+    " author, kind and time that were not published."
+)
+LEAST_TO_HALVE = 2 * MIN_RECORDS_PER_SIDE
+"""Documents, or persons, a side from which on half of them are weighed on."""
+TEXT_SCORES: tuple[Attack, ...] = (
+    LossThreshold(), ZlibRatio(), MinK(share=0.05), MinK(), MinK(share=0.5), MinKPlus(), MinKPlus(share=0.5),
+    Sharpness(), BaseDifference(), ErrorZone(), Windows(), Neighbors(),
+)  # fmt: skip
+"""Scores of documents that need no shadow, which dataset inference weighs."""
 PERMUTED_AT_ONCE = 500
 """Permutations held in memory together."""
 MAX_PERMUTED_RECORDS = 50
@@ -194,6 +221,8 @@ class AskedRecords:
         accuracy: of the model on the records in question, and on the non-members.
         largest_class: share of the largest class on both sides.
         flags: why not to believe it.
+        dataset: of texts, the test of all by many scores, weighed on one half; None: too few, or no texts.
+        texts: whether the records are texts, asked of a language model.
     """
 
     attack: str
@@ -209,6 +238,13 @@ class AskedRecords:
     accuracy: tuple[Row, Row]
     largest_class: tuple[Row, Row]
     flags: tuple[Flag, ...]
+    dataset: FileTest | None = None
+    texts: bool = False
+
+    @property
+    def no_verdict(self) -> bool:
+        """Texts that differ by themselves from those of the other side: nothing here says that they were used."""
+        return self.texts and any(flag.name == DIFFERENT_RECORDS for flag in self.flags)
 
     @property
     def benjamini_hochberg(self) -> Float[np.ndarray, "records"]:
@@ -225,13 +261,37 @@ class AskedRecords:
         count, p = len(self.p), self.all_together.p
         bh, strict = (int((adjusted <= self.alpha).sum()) for adjusted in (self.benjamini_hochberg, self.holm))
         verdict = "more than chance explains" if p <= self.alpha else "no more than chance explains"
+        if self.no_verdict:
+            return [NO_VERDICT]
         return [
             f"All {count:,} records together: p = {_p(p)} ({self.all_together.how}). The model fits them better than"
             f" the {self.nonmembers:,} non-members by {verdict}.",
             f"One by one: {bh:,} of {count:,} are named (Benjamini–Hochberg: of those named, at most"
             f" {100 * self.alpha:g} % are expected to be wrong); {strict:,} withstand the stricter correction (Holm:"
             f" with {100 * (1 - self.alpha):g} % confidence, not one of them is wrong).",
+            *self._of_dataset(),
             self._how_much(),
+            *self._how_right(),
+        ]
+
+    def _of_dataset(self) -> list[str]:
+        if self.dataset is None:
+            return []
+        verdict = "more than chance explains" if self.dataset.p <= self.alpha else "no more than chance explains"
+        return [
+            f"Dataset inference: p = {_p(self.dataset.p)} ({self.dataset.how}). Many scores, weighed on a random half"
+            f" of the documents, tell the other half from documents that were not used by {verdict}."
+        ]
+
+    def _how_right(self) -> list[str]:
+        if self.texts:
+            if self.accuracy[0].value is None:
+                return []
+            return [
+                f"The model foretells {percent(self.accuracy[0], interval=True)} of the tokens of the documents in"
+                f" question, and {percent(self.accuracy[1], interval=True)} of those of the others."
+            ]
+        return [
             f"The model is right about {percent(self.accuracy[0], interval=True)} of the records in question, and about"
             f" {percent(self.accuracy[1], interval=True)} of the non-members; the largest class has"
             f" {percent(self.largest_class[0])} and {percent(self.largest_class[1])} of them.",
@@ -254,6 +314,23 @@ class AskedRecords:
             f"How much was used: an estimated {100 * used.value:.1f} % of the records, {between} {confidence}"
             f" (debiased by {used.known:,} known members; Tong et al. 2025)."
         )
+
+
+def infer_dataset(view: View, asked: Bool[np.ndarray, "records"], others: Bool[np.ndarray, "records"]) -> FileTest:
+    """Test of all documents by the attacks on texts that run on this view.
+
+    Args:
+        view: of one language model.
+        asked: documents in question.
+        others: documents that were not used.
+    """
+    runnable = [attack for attack in TEXT_SCORES if attack.missing(view) is None]
+    compared = asked | others
+    features = np.stack([attack.score(view)[0][compared] for attack in runnable], axis=1)
+    persons = None if view.persons is None else view.persons[compared]
+    halves = weighed(features, asked[compared], persons)
+    test = of_all(halves.scores, halves.nonmembers)
+    return FileTest(test.p, f"{len(runnable)} scores, {test.how}")
 
 
 def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> AskedRecords:
@@ -286,6 +363,9 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name}: expected an attack that scores every record; choose another")
     p = p_values(scores[as_in_file], scores[others])
+    dataset = None
+    if view.tokens is not None and min(units(view.persons, asked), units(view.persons, others)) >= LEAST_TO_HALVE:
+        dataset = infer_dataset(view, asked, others)
     right, largest, right_outside, largest_outside = accuracies(view, {"records": asked, NONMEMBER_GROUP: others})
     return AskedRecords(
         attack=attack.name,
@@ -301,6 +381,8 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         accuracy=(right, right_outside),
         largest_class=(largest, largest_outside),
         flags=tuple(_flags(view, asked, alpha)),
+        dataset=dataset,
+        texts=view.tokens is not None,
     )
 
 
@@ -316,7 +398,7 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
         if tested.p <= DIFFERENCE_ALPHA:
             cautions.append(
                 Flag(
-                    "different records",
+                    DIFFERENT_RECORDS,
                     "A classifier that never asks the model tells the records in question from the non-members, with an"
                     f" AUC of {number(blind, interval=True)}; ½ is guessing, and random sides give so much with a"
                     f" probability of {tested.p:.2g} at most. The p-values do not hold then: take non-members from the"

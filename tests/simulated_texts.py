@@ -8,11 +8,13 @@ from scipy.special import log_softmax
 from palisade.attacks import TokenAnswers, View
 
 TEXT_ATTACK_NAMES = (
-    *("base_difference", "error_zone", "min_k", "min_k_plus", "neighbors"),
+    *("base_difference", "error_zone", "filter_oracle", "min_k", "min_k_plus", "neighbors"),
     *("sharpness", "token_rmia", "windows", "zlib"),
 )
 """Attacks of `conf/attack` that look at the tokens of texts."""
-VOCABULARY, COPIES, REPLACED_SHARE = 12, 20, 0.1
+FILTER_LENGTH = 4
+"""Tokens of the n-grams that a guard before these models refuses to complete."""
+VOCABULARY_SIZE, COPY_COUNT, REPLACED_SHARE = 12, 20, 0.1
 
 
 def of_laws(log_p: np.ndarray, x: np.ndarray, prefix: str = "") -> dict[str, np.ndarray]:
@@ -35,16 +37,16 @@ def text_fleet(
     rng = np.random.default_rng(seed)
     everyone = records + population
     mask = np.arange(length) < rng.integers(1, length + 1, everyone)[:, None]
-    nature = rng.normal(0, 1.5, (everyone, length, VOCABULARY))
+    nature = rng.normal(0, 1.5, (everyone, length, VOCABULARY_SIZE))
     x = (nature + rng.gumbel(size=nature.shape)).argmax(axis=-1)
     base = nature + rng.normal(0, 0.8, nature.shape)
     members = np.zeros((models, everyone), dtype=bool)
     members[:, :records] = rng.random((models, records)) < 0.5
     learnt = effect * rng.exponential(size=(models, everyone, length)) * members[:, :, None]
     log_p = base + rng.normal(0, 0.4, (models, *base.shape))
-    log_p = log_softmax(log_p + learnt[..., None] * np.eye(VOCABULARY)[x], axis=-1)
-    replaced = rng.random((COPIES, everyone, length)) < REPLACED_SHARE
-    copies = np.where(replaced, rng.integers(VOCABULARY, size=replaced.shape), x)
+    log_p = log_softmax(log_p + learnt[..., None] * np.eye(VOCABULARY_SIZE)[x], axis=-1)
+    replaced = rng.random((COPY_COUNT, everyone, length)) < REPLACED_SHARE
+    copies = np.where(replaced, rng.integers(VOCABULARY_SIZE, size=replaced.shape), x)
     losses = np.stack(
         [
             -np.sum(np.take_along_axis(log_p, copy[None, ..., None], axis=-1)[..., 0], axis=-1, where=mask)
@@ -53,10 +55,13 @@ def text_fleet(
         ],
         axis=-1,
     )
+    refused = np.broadcast_to((members & (effect > 0))[:, :, None], (*members.shape, length)).copy()
+    refused[:, :, : FILTER_LENGTH - 1] = False
     answers = TokenAnswers(
         mask=mask,
         zlib_bytes=8 + mask.sum(axis=1) + rng.integers(3, size=everyone),
         neighbor_losses=losses,
+        blocked=refused,
         **of_laws(log_p, x),
         **of_laws(log_softmax(base, axis=-1), x, "base_"),
     )

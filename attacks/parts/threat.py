@@ -19,6 +19,7 @@ LACKING_WORDS = {
     "variances": "the spread of log-probabilities at every token; the answers hold only the texts' own tokens",
     "greedy": "the most likely token at every position; the answers hold only the texts' own tokens",
     "zlib_bytes": "the texts themselves; the view holds only answers",
+    "blocked": "a guard that refuses tokens; set guard=memfree",
     "neighbor_losses": "answers about edited copies of the texts; the view holds none",
 }
 """Reasons why an attack on language models is skipped, by the field that is not there."""

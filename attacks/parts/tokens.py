@@ -14,8 +14,8 @@ from palisade.attacks.parts.answers import Places
 from palisade.attacks.parts.blocks import blocks
 from palisade.attacks.parts.signals import token_rows
 
-TokenPart = Literal["log_probabilities", "moments", "greedy", "bytes", "neighbors"]
-"""Parts that an attack declares: log p itself, its mean and variance, the most likely token, lengths, edited copies."""
+TokenPart = Literal["log_probabilities", "moments", "greedy", "bytes", "neighbors", "blocked"]
+"""Parts that an attack declares: log p, its mean and variance, the most likely token, lengths, copies, refusals."""
 MAX_LOG_PROBABILITY = 1e-5
 """How far a log-probability in float32 may lie above 0 by rounding."""
 BY_TOKEN = ("log_probabilities", "means", "variances", "greedy")
@@ -26,6 +26,7 @@ FIELDS_OF_PARTS: dict[TokenPart, tuple[str, ...]] = {
     "greedy": ("greedy",),
     "bytes": ("zlib_bytes",),
     "neighbors": ("neighbor_losses",),
+    "blocked": ("blocked",),
 }
 
 
@@ -47,6 +48,7 @@ class TokenAnswers:
         base_variances: likewise.
         base_greedy: likewise.
         zlib_bytes: length of each text after zlib, in bytes.
+        blocked: a guard refuses x_t after x_<t; ℓ_t is then what it was without.
         neighbor_losses: mean −ℓ_t of edited copies of each text, in nats a token.
 
     Raises:
@@ -63,6 +65,7 @@ class TokenAnswers:
     base_variances: Float[np.ndarray, "records tokens"] | None = None
     base_greedy: Bool[np.ndarray, "records tokens"] | None = None
     zlib_bytes: Int[np.ndarray, "records"] | None = None
+    blocked: Bool[np.ndarray, "models records tokens"] | None = None
     neighbor_losses: Float[np.ndarray, "models records copies"] | None = None
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class TokenAnswers:
                 " number per model, record and position"
             )
         expected = {
-            **dict.fromkeys(BY_TOKEN, shape),
+            **dict.fromkeys((*BY_TOKEN, "blocked"), shape),
             **dict.fromkeys(("mask", *BASE_BY_TOKEN), shape[1:]),
             "zlib_bytes": shape[1:2],
             "neighbor_losses": shape[:2],
@@ -130,13 +133,33 @@ class TokenAnswers:
 
         What one of both lacks is left out.
         """
-        parts = {
-            name: None if theirs is None else np.concatenate([getattr(self, name), theirs])
-            for name in _names(self)
-            if _of_models(name)
-            for theirs in [getattr(others, name)]
+        pairs = {name: (getattr(self, name), getattr(others, name)) for name in _names(self) if _of_models(name)}
+        parts: dict[str, Any] = {
+            name: np.concatenate(pair) if all(array is not None for array in pair) else None
+            for name, pair in pairs.items()
         }
         return replace(self, **parts)
+
+    def followed_by(self, others: TokenAnswers) -> TokenAnswers:
+        """Answers about these texts and then those about others, by the same models; the shorter are padded.
+
+        What one of both lacks is left out.
+        """
+        longest = max(self.mask.shape[1], others.mask.shape[1])
+
+        def joined(name: str) -> Any:
+            pair: tuple[Any, ...] = getattr(self, name), getattr(others, name)
+            if any(array is None for array in pair):
+                return None
+            if name not in ("zlib_bytes", "neighbor_losses"):
+                missing = (longest - array.shape[-1] for array in pair)
+                pair = tuple(
+                    np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, count)])
+                    for array, count in zip(pair, missing, strict=True)
+                )
+            return np.concatenate(pair, axis=1 if _of_models(name) else 0)
+
+        return TokenAnswers(**{name: joined(name) for name in _names(self)})
 
     def declared(self, parts: tuple[TokenPart, ...], base: bool) -> TokenAnswers:
         """Answers as an attack may see them.
@@ -207,4 +230,4 @@ def _names(tokens: TokenAnswers) -> list[str]:
 
 
 def _of_models(name: str) -> bool:
-    return name in (*BY_TOKEN, "neighbor_losses")
+    return name in (*BY_TOKEN, "blocked", "neighbor_losses")

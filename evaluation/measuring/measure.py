@@ -23,6 +23,7 @@ from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
 from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
+from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, Extraction, shortest_prefixes
 from palisade.evaluation.measuring.leakage import (
     MIN_RECORDS_PER_SIDE,
     leakage,
@@ -297,6 +298,8 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
     for attack, result in scores.items():
         rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)
+    if seen.tokens is not None:
+        rows += Extraction().rows(seen.tokens, {}, seen.membership, bootstrap)
     results = subject.result(
         rows=rows,
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
@@ -318,6 +321,8 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
             spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED_SPREAD
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
+            if resolved and seen.tokens is not None and seen.tokens.greedy is not None:
+                resolved["prefix"] = shortest_prefixes(seen.tokens, seen.membership, EXPOSED_SUFFIX)
             return replace(results, rows=[*rows, *of_groups], exposed=resolved)
     return results
 

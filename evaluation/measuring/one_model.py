@@ -32,7 +32,7 @@ from palisade.evaluation.result import (
     tpr_at,
 )
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
 from palisade.evaluation.statistics.metrics import (
     Estimate,
     accuracy_estimate,
@@ -177,6 +177,9 @@ def accuracies(view: View, sides: Mapping[str, Bool[np.ndarray, "records"]]) -> 
     Where persons have several records, as many count as would be independent if a person's were all right or all wrong
     together (Kish 1965): fewer are never believed than there are.
     """
+    if view.tokens is not None:
+        yield from _foretold(view, sides)
+        return
     right = view.correct[0, :, 0]
     for group, side in sides.items():
         share, count = float(right[side].mean()), int(side.sum())
@@ -184,6 +187,17 @@ def accuracies(view: View, sides: Mapping[str, Bool[np.ndarray, "records"]]) -> 
         interval = clopper_pearson_interval(share * trials, trials)
         yield _row(MODEL_ACCURACY, Estimate(share, *interval), group=group)
         yield Row(metric=LARGEST_CLASS, value=largest_share(view.labels[side]), group=group)
+
+
+def _foretold(view: View, sides: Mapping[str, Bool[np.ndarray, "records"]]) -> Iterator[Row]:
+    """Share of the tokens of texts that are the model's most likely ones; no value where that is unknown."""
+    tokens, unknown = view.tokens, np.full(view.records, np.nan)
+    assert tokens is not None
+    right = unknown if tokens.greedy is None else tokens.mean(tokens.greedy.astype(np.float64))[0]
+    for group, side in sides.items():
+        persons = None if view.persons is None else view.persons[side]
+        yield _row(MODEL_ACCURACY, fleet_mean(right[side][None], Bootstrap(persons=persons)), group=group)
+        yield Row(metric=LARGEST_CLASS, value=None, group=group)
 
 
 def _independent(persons: Int[np.ndarray, "records"]) -> float:

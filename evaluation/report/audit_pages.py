@@ -272,6 +272,8 @@ def write_records(asked: AskedRecords, what: str, command: str, folder: Path, no
             "benjamini_hochberg": int((asked.benjamini_hochberg <= asked.alpha).sum()),
             "holm": int((asked.holm <= asked.alpha).sum()),
         },
+        **({} if asked.dataset is None else {"dataset_inference": asked.dataset._asdict()}),
+        **({"no_verdict": asked.no_verdict} if asked.texts else {}),
         "rows": rows,
     }
     figure = {

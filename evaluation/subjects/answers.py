@@ -10,15 +10,16 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, Shaped
 
-from palisade.attacks import Attack, Correctness, View
+from palisade.attacks import Attack, Correctness, TokenAnswers, View
 from palisade.attacks.parts.thresholds import Threshold, class_thresholds
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.metrics import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc
+from palisade.evaluation.subjects import texts
 from palisade.evaluation.subjects.answer_forms import class_scores, is_of_second_class
 from palisade.evaluation.subjects.audited_model import AuditedModel
-from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, TOKEN_LOGPROBS, SavedRecords
 from palisade.targets.guards import Level
 
 ROUNDING_ERROR = 0.005
@@ -40,6 +41,8 @@ class AnsweredRecords:
         answers: (records, classes) scores, or (records,) classes.
         features: the records as numbers, where they are known.
         persons: whose record each one is; None: each another person's.
+        tokens: of one language model, where the records are texts; `answers` then tell texts apart, and features count
+            their words.
     """
 
     name: str
@@ -48,6 +51,7 @@ class AnsweredRecords:
     answers: Shaped[np.ndarray, "records *classes"]
     features: Shaped[np.ndarray, "records ..."] | None = None
     persons: Shaped[np.ndarray, "records"] | None = None
+    tokens: TokenAnswers | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,7 +74,8 @@ def joined(one: AnsweredRecords, other: AnsweredRecords) -> AnsweredRecords:
     if (known := _persons_of(one, other)) is not None:
         persons = np.concatenate(known)
     both = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("labels", "answers")}
-    return AnsweredRecords(name=one.name, level=one.level, features=features, persons=persons, **both)
+    tokens = None if one.tokens is None or other.tokens is None else one.tokens.followed_by(other.tokens)
+    return AnsweredRecords(name=one.name, level=one.level, features=features, persons=persons, tokens=tokens, **both)
 
 
 def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> AnsweredRecords:
@@ -84,6 +89,8 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
     Raises:
         ValueError: if there are neither records nor answers, or the answers are none.
     """
+    if TOKEN_LOGPROBS in saved.answers or (model is not None and model.answers == TOKEN_LOGPROBS):
+        return _answered_texts(saved, model)
     if model is None:
         if not saved.answers:
             raise ValueError(
@@ -108,6 +115,22 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
     if level == "probabilities" and not (model is not None and model.is_guarded):
         _check_sums(records, grant)
     return records
+
+
+def _answered_texts(saved: SavedRecords, model: AuditedModel | None) -> AnsweredRecords:
+    """Texts with per-token answers that were saved with them, or that a language model gives now."""
+    arrays = saved.answers if model is None else texts.arrays_of(model.ask(askable(saved, model)))
+    tokens = texts.tokens_of(saved.name, arrays, saved.texts)
+    total = tokens.mean(tokens.log_probabilities)[0] * tokens.lengths
+    return AnsweredRecords(
+        name=saved.name,
+        labels=np.zeros(tokens.records, dtype=np.int64),
+        level=TOKEN_LOGPROBS,
+        answers=np.stack([total, tokens.lengths.astype(np.float64)], axis=1),
+        features=None if saved.texts is None else texts.word_counts(saved.texts),
+        persons=saved.persons,
+        tokens=tokens,
+    )
 
 
 def notes_on_form(sides: Sequence[SavedRecords]) -> list[str]:
@@ -269,12 +292,19 @@ def view_of(
         return np.concatenate([getattr(members, name), getattr(nonmembers, name)])[order]
 
     level = cast(Level, "label" if members.level == "predictions" else members.level)
-    fields: dict[str, Any] = grant.released(both("answers")[None], level)
+    fields: dict[str, Any]
+    if members.tokens is not None and nonmembers.tokens is not None:
+        fields = texts.released(members.tokens.followed_by(nonmembers.tokens).about(order), grant, "")
+    else:
+        fields = grant.released(both("answers")[None], level)
     if members.features is not None:
         fields["features"] = both("features")
     if population is not None:
-        outputs = grant.released(population.answers[None], level)
-        fields |= {f"population_{name}": answers for name, answers in outputs.items()}
+        if population.tokens is not None:
+            fields |= texts.released(population.tokens, grant, "population_")
+        else:
+            outputs = grant.released(population.answers[None], level)
+            fields |= {f"population_{name}": answers for name, answers in outputs.items()}
         fields |= {"population_labels": population.labels, "population_features": population.features}
     if model is not None and model.takes_inputs:
         fields["query"] = lambda _, x: grant.answer(model.answer(x), level)

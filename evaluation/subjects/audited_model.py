@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Answers = Literal["logits", "probabilities", "predictions"]
+"""Answers of classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +25,7 @@ class AuditedModel:
 
     Args:
         name: in a few words, for the page.
-        answers: what `ask` returns.
+        answers: what `ask` returns; of a language model per-token answers, an object for each text.
         ask: answers about rows, in any form that `class_scores` takes.
         inputs: the numbers that the model takes of rows.
         classes: the words of its classes, where it has any.
@@ -37,7 +38,7 @@ class AuditedModel:
     """
 
     name: str
-    answers: Answers
+    answers: Answers | Literal["token_logprobs"]
     ask: Callable[[Any], Any]
     inputs: Callable[[Any], Shaped[np.ndarray, "records ..."]]
     classes: tuple[str, ...] | None = None
@@ -53,6 +54,7 @@ class AuditedModel:
         Raises:
             ValueError: if the model cannot answer, or its answers are none or can mean more than one thing.
         """
+        assert self.answers != "token_logprobs"
         answers = class_scores(self.name, self.answers, self.ask(rows), self.classes)
         if len(answers) != len(rows):
             raise ValueError(f"{self.name}: {len(answers)} answers about {len(rows)} rows; let it give one for each")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import requests
@@ -96,6 +96,34 @@ class AnswerLog:
         return [self._known[name] for name in names]
 
 
+class Service(Protocol):
+    """Settings of an endpoint that answers batches of rows."""
+
+    @property
+    def endpoint(self) -> str:
+        """Its place: a URL or a dotted name."""
+
+    @property
+    def answers(self) -> str:
+        """Kind of its answers."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """The words of its classes."""
+
+    @property
+    def budget(self) -> int | None:
+        """Queries at most."""
+
+    @property
+    def batch(self) -> int:
+        """Queries in one call."""
+
+    @property
+    def rate(self) -> float | None:
+        """Calls a second at most."""
+
+
 class Asking:
     """One audit's queries. Answers that were kept earlier are used, after a few of them have been asked for again.
 
@@ -105,7 +133,7 @@ class Asking:
         log: where answers are stored.
     """
 
-    def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
+    def __init__(self, endpoint: Service, asked: Asked, log: AnswerLog) -> None:
         self.endpoint, self.asked, self.log = endpoint, asked, log
         self._compared = 0
         self._next_call = time.monotonic()
@@ -166,13 +194,16 @@ class Asking:
         few = sorted(stored, key=lambda name: (certain[name], name))[:RECHECKED_ANSWERS]
         before = self.log.of(few)
         now = [answer for _, answers in self._answers(rows, [stored[name] for name in few]) for answer in answers]
-        exact = self.endpoint.answers == "predictions"
-        if not (before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)):
+        if not self._alike(now, before):
             raise ValueError(
                 f"endpoint={self.endpoint.endpoint}: expected the answers of an earlier audit, and the model behind it"
                 f" has changed, or it answers at random; remove {self.log.path} to ask anew"
             )
         self._compared = len(few)
+
+    def _alike(self, now: Sequence[Any], before: Sequence[Any]) -> bool:
+        exact = self.endpoint.answers == "predictions"
+        return before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)
 
     def _answers(self, rows: Any, places: Sequence[int]) -> Iterator[tuple[Sequence[int], list[Any]]]:
         """The answers about rows at some places, batch by batch, at most so many a second."""
@@ -258,25 +289,7 @@ class Endpoint(CheckedFields):
         )  # fmt: skip
 
     def _post(self, rows: Any) -> Sequence[Any]:
-        try:
-            with requests.post(
-                self.endpoint, json={"instances": plain_rows(rows)}, timeout=self.timeout, stream=True
-            ) as response:
-                if not response.ok:
-                    slower = ", ask more slowly with rate=<calls a second>" if response.status_code == 429 else ""
-                    status = f"{response.status_code} {response.reason}{slower}"
-                    raise ValueError(f"endpoint={self.endpoint}: expected HTTP 200, not {status}; {RESUME_NOTE}")
-                content = _read(response)
-        except requests.RequestException as error:
-            reason: object = _innermost(error)
-            if isinstance(reason, TimeoutError):
-                reason = f"no answer in timeout={self.timeout:g} s"
-            raise ValueError(f"endpoint={self.endpoint}: expected an answer ({reason}); {RESUME_NOTE}") from None
-        if len(content) > ANSWER_BYTES:
-            raise ValueError(
-                f"endpoint={self.endpoint}: expected at most {ANSWER_BYTES} bytes for {len(rows)} queries; ask fewer at"
-                f" once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
-            )
+        content = posted(self.endpoint, {"instances": plain_rows(rows)}, self.timeout, len(rows))
         try:
             answers: Sequence[Any] = json.loads(content)["predictions"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -284,6 +297,38 @@ class Endpoint(CheckedFields):
                 f'endpoint={self.endpoint}: expected JSON {{"predictions": […]}}; put such a service before it'
             ) from None
         return answers
+
+
+def posted(endpoint: str, body: Any, timeout: float, queries: int) -> bytes:
+    """Content of the answer to a POST of JSON.
+
+    Args:
+        endpoint: a URL.
+        body: that is sent.
+        timeout: seconds until it must have answered.
+        queries: how many it holds.
+
+    Raises:
+        ValueError: if there is no answer, none of success, or one that is too long.
+    """
+    try:
+        with requests.post(endpoint, json=body, timeout=timeout, stream=True) as response:
+            if not response.ok:
+                slower = ", ask more slowly with rate=<calls a second>" if response.status_code == 429 else ""
+                status = f"{response.status_code} {response.reason}{slower}"
+                raise ValueError(f"endpoint={endpoint}: expected HTTP 200, not {status}; {RESUME_NOTE}")
+            content = _read(response)
+    except requests.RequestException as error:
+        reason: object = _innermost(error)
+        if isinstance(reason, TimeoutError):
+            reason = f"no answer in timeout={timeout:g} s"
+        raise ValueError(f"endpoint={endpoint}: expected an answer ({reason}); {RESUME_NOTE}") from None
+    if len(content) > ANSWER_BYTES:
+        raise ValueError(
+            f"endpoint={endpoint}: expected at most {ANSWER_BYTES} bytes for {queries} queries; ask fewer at"
+            f" once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
+        )
+    return content
 
 
 def _read(response: requests.Response) -> bytes:

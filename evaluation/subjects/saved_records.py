@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 PERSONS_FIELD, CLASSES_FIELD = "persons", "classes"
+TOKEN_LOGPROBS = "token_logprobs"
+"""Name of the answers of language models: log p of every token, NaN where a text has none."""
+TEXT_FIELDS = (TOKEN_LOGPROBS, "base_logprobs", "token_greedy", "texts")
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """Names of arrays that `data=npz` uses, with those of an audit."""
 MIN_RECORDS_PER_SIDE = 10
@@ -39,6 +42,7 @@ class SavedRecords:
             asked.
         persons: whose record each one is; None: each another person's.
         classes: the words of the classes in the order of saved scores; None where nothing names them.
+        texts: the records, where they are texts; their labels are 0.
         file: that holds them.
     """
 
@@ -48,6 +52,7 @@ class SavedRecords:
     answers: Mapping[str, np.ndarray]
     persons: Shaped[np.ndarray, "records"] | None = None
     classes: tuple[str, ...] | None = None
+    texts: Shaped[np.ndarray, "records"] | None = None
     file: Path | None = None
 
     def __len__(self) -> int:
@@ -64,7 +69,10 @@ class SavedRecords:
             np.array_equal(self.labels, other.labels)
             and _equal(self.rows, other.rows)
             and self.answers.keys() == other.answers.keys()
-            and all(np.array_equal(answers, other.answers[level]) for level, answers in self.answers.items())
+            and all(
+                np.array_equal(answers, other.answers[level], equal_nan=answers.dtype.kind == "f")
+                for level, answers in self.answers.items()
+            )
         )
 
     def numbered(self, classes: Sequence[str] | None) -> Int64[np.ndarray, "records"]:
@@ -79,7 +87,9 @@ class SavedRecords:
         return class_numbers(self.name, self.labels, classes)
 
 
-def read(setting: str, path: str, label: str | None = None, person: str | None = None) -> SavedRecords:
+def read(
+    setting: str, path: str, label: str | None = None, person: str | None = None, text: str | None = None
+) -> SavedRecords:
     """Reads labeled records from an .npz or a .csv file; no code of the file runs.
 
     Args:
@@ -87,6 +97,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         path: of the file.
         label: the column of a CSV file that holds the true class.
         person: the column of a CSV file that says whose record each row is; None: each another person's.
+        text: the column of a CSV file that holds texts, for a language model; then no label is needed.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -96,13 +107,15 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     if not (file := place(setting, path)).is_file():
         raise FileNotFoundError(f"{name}: expected an .npz file or a table, and none is there; correct the path")
     if is_table_file(file):
-        return _of_table(name, file, label, person)
+        return _of_table(name, file, label, person, text)
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
     if person is not None and PERSONS_FIELD not in arrays:
         raise ValueError(
             f"person={person}: expected a column of a .csv file, and {name} is none; save persons in it instead"
         )
+    if TOKEN_LOGPROBS in arrays:
+        return _of_texts(name, file, arrays)
     if "labels" not in arrays:
         raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
     labels = plain_labels(name, arrays["labels"])
@@ -115,6 +128,28 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         rows=_finite(name, arrays.get("features")),
         answers=answers,
         classes=named_classes(f"{name}: classes", arrays.get(CLASSES_FIELD)),
+        file=file,
+    )
+
+
+def _of_texts(name: str, file: Path, arrays: Mapping[str, np.ndarray]) -> SavedRecords:
+    """Per-token answers of a language model, with the texts themselves if they were saved."""
+    count = len(arrays[TOKEN_LOGPROBS])
+    for key in (*TEXT_FIELDS, PERSONS_FIELD):
+        if key in arrays and (arrays[key].ndim == 0 or len(arrays[key]) != count):
+            raise ValueError(
+                f"{name}: {key} have shape {arrays[key].shape}; there are {count} of {TOKEN_LOGPROBS}, save as many"
+            )
+    texts = arrays.get("texts")
+    if texts is not None and texts.dtype.kind != "U":
+        raise ValueError(f"{name}: texts are {texts.dtype}; save words, as numpy.array(list_of_texts)")
+    return SavedRecords(
+        name=name,
+        labels=np.zeros(count, dtype=np.int64),
+        persons=_persons(name, arrays.get(PERSONS_FIELD)),
+        rows=None,
+        answers={key: arrays[key] for key in TEXT_FIELDS[:-1] if key in arrays},
+        texts=texts,
         file=file,
     )
 
@@ -157,7 +192,9 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(file, [*ANSWER_FIELDS, PERSONS_FIELD, CLASSES_FIELD, *OTHER_NAMES, *OTHER_NAMES.values()])
+        return read_arrays(
+            file, [*ANSWER_FIELDS, *TEXT_FIELDS, PERSONS_FIELD, CLASSES_FIELD, *OTHER_NAMES, *OTHER_NAMES.values()]
+        )
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -165,14 +202,16 @@ def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _of_table(name: str, file: Path, label: str | None, person: str | None) -> SavedRecords:
-    if label is None:
+def _of_table(name: str, file: Path, label: str | None, person: str | None, text: str | None) -> SavedRecords:
+    if label is None and text is None:
         raise ValueError(f"{name} is a table; name the column of the true class with label=<column>")
-    if label == person:
+    other = "label" if text is None else "text"
+    if person is not None and person == (label if text is None else text):
         raise ValueError(
-            f"person={person}: expected another column than that of label; choose one, or leave person out"
+            f"person={person}: expected another column than that of {other}; choose one, or leave person out"
         )
-    columns = {"label": label} if person is None else {"label": label, "person": person}
+    named = {"label": label if text is None else None, "person": person, "text": text}
+    columns = {key: column for key, column in named.items() if column is not None}
     table = read_table(name.partition("=")[0], file)
     words = {}
     for key, column in columns.items():
@@ -183,6 +222,12 @@ def _of_table(name: str, file: Path, label: str | None, person: str | None) -> S
         if missing := int(cells.isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")
         words[key] = cells.to_numpy(dtype=str)
+    if text is not None:
+        texts = words["text"]
+        return SavedRecords(
+            name=name, labels=np.zeros(len(table), dtype=np.int64), rows=table[[text]].set_axis(["text"], axis=1),
+            answers={}, persons=words.get("person"), texts=texts, file=file,
+        )  # fmt: skip
     rows = table.drop(columns=list(columns.values()))
     return SavedRecords(name=name, labels=words["label"], rows=rows, answers={}, persons=words.get("person"), file=file)
 

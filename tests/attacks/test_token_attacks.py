@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from simulated_texts import VOCABULARY, text_fleet
+from simulated_texts import VOCABULARY_SIZE, text_fleet
 
 from palisade.attacks import (
     BASE,
@@ -101,12 +101,12 @@ def share_of_windows(gained: np.ndarray) -> float:
     return float(np.mean(shares) + 1e-6 * np.arctan(gained.mean()) / np.pi)
 
 
-NAIVE: dict[str, Callable[[TokenAnswers, int, int], float]] = {}
+NAIVE_SCORES: dict[str, Callable[[TokenAnswers, int, int], float]] = {}
 
 
 def naive(name: str) -> Callable[[Callable[..., float]], Callable[..., float]]:
     def keep(score: Callable[..., float]) -> Callable[..., float]:
-        NAIVE[name] = score
+        NAIVE_SCORES[name] = score
         return score
 
     return keep
@@ -168,12 +168,12 @@ def gain(t: TokenAnswers, k: int, x: int) -> np.ndarray:
     return np.asarray(own(t, k, x, "log_probabilities") - base)
 
 
-@pytest.mark.parametrize("attack", [a for a in TOKEN_ATTACKS if a.name in NAIVE], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [a for a in TOKEN_ATTACKS if a.name in NAIVE_SCORES], ids=lambda attack: attack.name)
 def test_equals_the_double_loop(attack: Attack) -> None:
     view = text_fleet(models=3, records=40, population=0, length=50)
     scores = attack.score(view)
     for k, x in np.ndindex(scores.shape):
-        np.testing.assert_allclose(scores[k, x], NAIVE[attack.name](view.tokens, k, x), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(scores[k, x], NAIVE_SCORES[attack.name](view.tokens, k, x), rtol=1e-9, atol=1e-9)
 
 
 def test_token_rmia_equals_the_double_loop() -> None:
@@ -397,4 +397,4 @@ def test_refuses(make: Callable[[], object], message: str) -> None:
 
 def test_simulated_models_are_often_wrong() -> None:
     greedy = text_fleet(records=300).tokens.greedy
-    assert 1 / VOCABULARY < greedy.mean() < 0.9
+    assert 1 / VOCABULARY_SIZE < greedy.mean() < 0.9

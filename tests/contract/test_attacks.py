@@ -24,7 +24,7 @@ CONF_FOLDER = Path(__file__).parents[2] / "conf"
 ATTACK_LISTS = ("quick", "standard", "full")
 ATTACK_NAMES = sorted(path.stem for path in (CONF_FOLDER / "attack").glob("*.yaml") if path.stem not in ATTACK_LISTS)
 FLEET_MODELS, FLEET_RECORDS, POPULATION_RECORDS, FEATURE_COUNT, CLASS_COUNT = 12, 150, 120, 4, 3
-FEW_QUERIES = {"boundary": {"budget": 60}, "cascading": {"targets": 12, "shadows": 8}}
+FEW_QUERIES = {"boundary": {"budget": 60}, "cascading": {"targets": 12, "shadows": 8}, "filter_oracle": {"n": 4}}
 """Settings that make an attack quick."""
 
 

@@ -1,0 +1,104 @@
+"""Curves of what comes out of language models: texts over the length of the prompt, secrets over their copies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.figures.style import FIGURE_STYLE, INK_COLOR, LINE_COLORS, LINE_MARKERS, figure, percent
+from palisade.evaluation.labels import label
+from palisade.evaluation.measuring.extraction import EXTRACTED_GREEDY, SECRET_EXPOSURE
+from palisade.evaluation.result import MEMBER_GROUP, NONMEMBER_GROUP, Row
+
+GREEDY_PATTERN = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+(\d+)$")
+SECRET_PATTERN = re.compile(rf"{SECRET_EXPOSURE}@(\d+) copies$")
+SIDE_STROKES = {MEMBER_GROUP: "-", NONMEMBER_GROUP: (0, (2, 1.6))}
+SIDE_LABELS = {MEMBER_GROUP: "in the training set", NONMEMBER_GROUP: "not in it"}
+RowsByRun = Mapping[str, Sequence[Row]]
+
+
+def recitation_figures(comparison: Comparison) -> dict[str, Figure]:
+    """Pictures of what the runs give back, by name; none of classifiers."""
+    rows = {label(result): result.rows for result in comparison.results}
+    names = [row.metric for own in rows.values() for row in own]
+    suffixes = [int(match[2]) for name in names if (match := GREEDY_PATTERN.match(name))]
+    figures: dict[str, Figure] = {}
+    if suffixes:
+        figures["extraction"] = extraction_over_prefix(rows, min(suffixes))
+    if any(SECRET_PATTERN.match(name) for name in names):
+        figures["secrets"] = exposure_over_copies(rows)
+    return figures
+
+
+def extraction_over_prefix(rows: RowsByRun, suffix: int) -> Figure:
+    """Share of texts whose next tokens greedy decoding gives, over the length of the prompt, IN beside OUT.
+
+    Args:
+        rows: of each run, by its label.
+        suffix: tokens that must follow.
+
+    Raises:
+        ValueError: if no run was asked about this suffix.
+    """
+    pattern = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+{suffix}$")
+    title = f"Texts given back word by word ({suffix} tokens)"
+    fig = _over(rows, pattern, title, "tokens of the prompt", "extracted")
+    fig.axes[0].yaxis.set_major_formatter(FuncFormatter(percent))
+    return fig
+
+
+def exposure_over_copies(rows: RowsByRun) -> Figure:
+    """Mean exposure of secrets in bits over the number of their copies, IN beside OUT.
+
+    Args:
+        rows: of each run, by its label.
+
+    Raises:
+        ValueError: if no run holds secrets.
+    """
+    return _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
+
+
+def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, ylabel: str) -> Figure:
+    """A line a run and side through the rows whose metric matches, at the number that it holds."""
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(8.4, 4.4)
+        axes = fig.subplots()
+        keys: list[Line2D] = []
+        ticks: set[int] = set()
+        for place, (title, measured) in enumerate(rows.items()):
+            color, marker = LINE_COLORS[place % len(LINE_COLORS)], LINE_MARKERS[place % len(LINE_MARKERS)]
+            for group, stroke in SIDE_STROKES.items():
+                points = sorted(
+                    (int(match[1]), row.value, row.low or row.value, row.high or row.value)
+                    for row in measured
+                    if row.group == group and row.value is not None and (match := pattern.match(row.metric))
+                )
+                if not points:
+                    continue
+                x, value, low, high = (list(column) for column in zip(*points, strict=True))
+                ticks |= set(x)
+                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{title}, {SIDE_LABELS[group]}")
+                axes.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+                if group == MEMBER_GROUP:
+                    keys.append(Line2D([], [], color=color, marker=marker, label=title))
+        if not keys:
+            raise ValueError(f"rows hold none of {pattern.pattern}; measure the runs with texts or secrets in question")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(ticks))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.set_ylim(bottom=0)
+        keys += [
+            Line2D([], [], color=INK_COLOR, ls=stroke, label=SIDE_LABELS[group])
+            for group, stroke in SIDE_STROKES.items()
+        ]
+        axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
+    return fig

@@ -1,0 +1,229 @@
+"""Filter of training n-grams: a model's next token may not complete one that stands in its training texts."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8, UInt64
+
+from palisade.sampling import SamplingLaw
+
+NextLogits = Callable[[Int[np.ndarray, "tokens"]], Float[np.ndarray, "vocabulary"]]
+"""A model's logits for the token that follows some text."""
+HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+MIX_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+MIX_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NgramFilter(ABC):
+    """N-grams of token numbers that may not be completed (MemFree, Ippolito et al. 2023, section 3).
+
+    It stops text that is copied word by word, at the price of saying whether a text was in the training set: a true
+    continuation that is refused proves it. A change of style, such as capitals, walks around it.
+
+    Args:
+        n: tokens of an n-gram, at least 2.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ValueError(f"n={self.n}: expected an integer >= 2; choose e.g. 10")
+
+    @property
+    @abstractmethod
+    def false_positive_rate(self) -> float:
+        """Share of other n-grams that are refused, too."""
+
+    @abstractmethod
+    def holds(self, grams: Int[np.ndarray, "grams n"]) -> Bool[np.ndarray, "grams"]:
+        """N-grams that may not be completed."""
+
+    def blocked(
+        self, x: Int[np.ndarray, "records tokens"], mask: Bool[np.ndarray, "records tokens"]
+    ) -> Bool[np.ndarray, "records tokens"]:
+        """Places of texts whose own token is refused after what stands before it.
+
+        Args:
+            x: token numbers.
+            mask: where texts have tokens.
+        """
+        refused = np.zeros(x.shape, dtype=bool)
+        if x.shape[1] >= self.n:
+            ends = mask[:, self.n - 1 :]
+            refused[:, self.n - 1 :][ends] = self.holds(grams_of(x, mask, self.n))
+        return refused
+
+    def refused(self, context: Int[np.ndarray, "tokens"], vocabulary: int) -> Bool[np.ndarray, "vocabulary"]:
+        """Tokens that may not follow a text.
+
+        Args:
+            context: the text so far; below n − 1 tokens nothing is refused.
+            vocabulary: number of tokens that there are.
+        """
+        if len(context) < self.n - 1:
+            return np.zeros(vocabulary, dtype=bool)
+        before = np.broadcast_to(context[len(context) - self.n + 1 :], (vocabulary, self.n - 1))
+        return self.holds(np.concatenate([before, np.arange(vocabulary)[:, None]], axis=1))
+
+    def words(self) -> str:
+        """Sentence for the card."""
+        rate = self.false_positive_rate
+        exact = "no other" if rate == 0 else f"about one in {1 / rate:,.0f} others"
+        return (
+            f"Refuses whatever would complete {self.n} tokens in a row of a training text, and {exact}. Whoever asks"
+            " for the true continuation learns by the refusal that a text was used. Asked in capitals, the model goes"
+            " on."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExactNgrams(NgramFilter):
+    """The n-grams themselves.
+
+    Args:
+        n: as in `NgramFilter`.
+        grams: each once.
+    """
+
+    grams: Int[np.ndarray, "grams n"]
+
+    @classmethod
+    def of(cls, x: Int[np.ndarray, "records tokens"], mask: Bool[np.ndarray, "records tokens"], n: int) -> ExactNgrams:
+        """Filter of the n-grams of some texts."""
+        return cls(n=n, grams=np.unique(grams_of(x, mask, n), axis=0))
+
+    @property
+    def false_positive_rate(self) -> float:
+        """None is refused that no training text holds."""
+        return 0.0
+
+    def holds(self, grams: Int[np.ndarray, "grams n"]) -> Bool[np.ndarray, "grams"]:
+        """N-grams that some training text holds."""
+        rows = np.ascontiguousarray(grams, dtype=np.int64)
+        return np.fromiter((row.tobytes() in self._held for row in rows), dtype=bool, count=len(rows))
+
+    @cached_property
+    def _held(self) -> frozenset[bytes]:
+        return frozenset(row.tobytes() for row in np.ascontiguousarray(self.grams, dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BloomNgrams(NgramFilter):
+    """Bits that the hashes of the n-grams set: smaller, and nobody reads the texts off it.
+
+    Args:
+        n: as in `NgramFilter`.
+        bits: eight a byte.
+        hashes: bits that each n-gram sets.
+    """
+
+    bits: UInt8[np.ndarray, "bytes"]
+    hashes: int
+
+    @classmethod
+    def of(
+        cls, x: Int[np.ndarray, "records tokens"], mask: Bool[np.ndarray, "records tokens"], n: int, rate: float
+    ) -> BloomNgrams:
+        """Filter of the n-grams of some texts.
+
+        Args:
+            x: token numbers.
+            mask: where texts have tokens.
+            n: tokens of an n-gram.
+            rate: false-positive rate that is aimed at, in (0, 1).
+
+        Raises:
+            ValueError: if `rate` is out of range.
+        """
+        if not 0 < rate < 1:
+            raise ValueError(f"rate={rate}: expected a number in (0, 1); choose e.g. 0.001")
+        grams = np.unique(grams_of(x, mask, n), axis=0)
+        size = 8 * max(1, math.ceil(-len(grams) * math.log(rate) / math.log(2) ** 2 / 8))
+        hashes = max(1, round(-math.log2(rate)))
+        bits = np.zeros(size, dtype=bool)
+        bits[_places(grams, size, hashes)] = True
+        return cls(n=n, bits=np.packbits(bits), hashes=hashes)
+
+    @property
+    def false_positive_rate(self) -> float:
+        """Probability that all bits of another n-gram are set."""
+        return float(np.unpackbits(self.bits).mean() ** self.hashes)
+
+    def holds(self, grams: Int[np.ndarray, "grams n"]) -> Bool[np.ndarray, "grams"]:
+        """N-grams all of whose bits are set."""
+        places = _places(grams, 8 * len(self.bits), self.hashes)
+        held: np.ndarray = (self.bits[places // 8] >> (7 - places % 8) & 1).astype(bool).all(axis=-1)
+        return held
+
+
+def grams_of(
+    x: Int[np.ndarray, "records tokens"], mask: Bool[np.ndarray, "records tokens"], n: int
+) -> Int[np.ndarray, "grams n"]:
+    """All n-grams of some texts, in order, none across padding.
+
+    Args:
+        x: token numbers.
+        mask: where texts have tokens, from the first position on.
+        n: tokens of an n-gram.
+    """
+    if x.shape[1] < n:
+        return np.zeros((0, n), dtype=np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(x, n, axis=1)
+    return np.asarray(windows[mask[:, n - 1 :]], dtype=np.int64)
+
+
+def generate(
+    next_logits: NextLogits,
+    prompt: Int[np.ndarray, "prompt"],
+    tokens: int,
+    *,
+    law: SamplingLaw | None = None,
+    barrier: NgramFilter | None = None,
+    seed: int = 0,
+) -> Int[np.ndarray, "tokens"]:
+    """Continuation of a prompt, without it; it ends early where every token is refused.
+
+    Args:
+        next_logits: of the model.
+        prompt: token numbers, at least one.
+        tokens: how many are to follow at most.
+        law: by which they are drawn; None: the most likely one.
+        barrier: what may not be completed; probabilities are those of the tokens that are left.
+        seed: of the draws.
+    """
+    rng, text = np.random.default_rng(seed), np.asarray(prompt, dtype=np.int64)
+    for _ in range(tokens):
+        logits = np.asarray(next_logits(text), dtype=np.float64)
+        if barrier is not None:
+            logits = np.where(barrier.refused(text, len(logits)), -np.inf, logits)
+        if not np.isfinite(logits.max()):
+            break
+        token = logits.argmax() if law is None else rng.choice(len(logits), p=np.exp(law.log_law(logits)))
+        text = np.append(text, token)
+    return text[len(prompt) :]
+
+
+def _places(grams: Int[np.ndarray, "grams n"], size: int, hashes: int) -> UInt64[np.ndarray, "grams hashes"]:
+    """Bits of each n-gram, by two hashes of it (Kirsch & Mitzenmacher 2006)."""
+    rows = np.asarray(grams).astype(np.uint64)
+    first = np.zeros(len(rows), dtype=np.uint64)
+    for column in rows.T:
+        first = _mixed(first * HASH_FACTOR + column)
+    second = _mixed(first ^ HASH_FACTOR) | np.uint64(1)
+    return (first[:, None] + np.arange(hashes, dtype=np.uint64) * second[:, None]) % np.uint64(size)
+
+
+def _mixed(value: UInt64[np.ndarray, "grams"]) -> UInt64[np.ndarray, "grams"]:
+    """Every bit of the result depends on every bit of the value (SplitMix64)."""
+    value = value + HASH_FACTOR
+    for factor, shift in zip(MIX_FACTORS, MIX_SHIFTS[:2], strict=True):
+        value = (value ^ (value >> shift)) * factor
+    return value ^ (value >> MIX_SHIFTS[2])

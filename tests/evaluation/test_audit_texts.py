@@ -1,0 +1,211 @@
+"""Audits of language models: saved log-probabilities, a real server, documents in question."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from palisade.evaluate import evaluate_runs
+from palisade.evaluation.statistics.dataset_inference import weighed
+from palisade.evaluation.subjects.completions import Completions
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+REPOSITORY_ROOT = Path(__file__).parents[2]
+WORD_LIST = [
+    *("night", "river", "stone", "garden", "letter", "window", "silver", "captain", "winter", "street", "music"),
+    *("doctor", "mirror", "forest", "harbor", "secret", "candle", "shadow", "bridge", "summer", "voice", "island"),
+]
+OTHER_WORDS = ["server", "kernel", "packet", "socket", "thread", "buffer", "cursor", "python", "module", "router"]
+
+
+def documents(seed: int, count: int, words: list[str] = WORD_LIST) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(words, size=rng.integers(6, 12))) for _ in range(count)]
+
+
+USED_TEXTS, UNUSED_TEXTS, PUBLIC_TEXTS = documents(0, 40), documents(1, 60), documents(2, 120)
+
+
+def run(*overrides: str) -> None:
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
+        settings: Any = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
+    evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
+
+
+def write_csv(path: Path, texts: list[str]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["story"], *([text] for text in texts)])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "base.txt").write_text("\n".join(PUBLIC_TEXTS))
+    (folder / "members.txt").write_text("\n".join(USED_TEXTS))
+    script = Path(__file__).with_name("completions_server.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(folder / "base.txt"), str(folder / "members.txt")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1/completions"
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "in.csv", USED_TEXTS)
+    write_csv(tmp_path / "out.csv", UNUSED_TEXTS)
+    write_csv(tmp_path / "other.csv", documents(3, 40, OTHER_WORDS))
+    write_csv(tmp_path / "unused.csv", documents(4, 40))
+    return tmp_path
+
+
+ASK_OVERRIDES = ("answers=token_logprobs", "text=story", "served_model=tuned", "base_model=base")
+
+
+def test_a_server_is_attacked_by_what_it_says_of_tokens(
+    server: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("audit=endpoint", f"endpoint={server}", *ASK_OVERRIDES, "members=in.csv", "nonmembers=out.csv")
+    report = json.loads((files / "reports" / "audit_endpoint" / "report.json").read_text())
+    printed = capsys.readouterr().out
+    rows = list(csv.DictReader((files / "reports" / "audit_endpoint" / "results.csv").open()))
+    auc = {row["attack"]: float(row["value"]) for row in rows if row["metric"] == "auc" and row["group"] == "all"}
+    assert auc["loss"] > 0.95 and auc["base_difference"] > 0.8 and auc["error_zone"] > 0.8
+    assert auc["blind_baseline"] < 0.65
+    assert {"zlib", "min_k", "error_zone"} < auc.keys()
+    skipped = report["skipped"]
+    assert "one at every position" in skipped["correctness"] and "vocabulary" in skipped["sharpness"]
+    assert "token_rmia" in skipped and "shadow" in skipped["token_rmia"]
+    assert "skipped" in printed
+    answers = list((files / "reports" / "audit_endpoint").glob("answers-*.jsonl"))
+    assert len(answers[0].read_text().splitlines()) == len({*USED_TEXTS, *UNUSED_TEXTS})
+
+
+def test_documents_that_were_used_are_named(server: str, files: Path) -> None:
+    for name, records in (("used", "in"), ("unused", "unused")):
+        run("audit=records", f"endpoint={server}", *ASK_OVERRIDES, f"records={records}.csv", "nonmembers=out.csv",
+            f"name={name}")  # fmt: skip
+    used, unused = (json.loads((files / "reports" / name / "report.json").read_text()) for name in ("used", "unused"))
+    assert used["all_together"]["p"] < 1e-6 and used["dataset_inference"]["p"] < 1e-3
+    assert used["named"]["benjamini_hochberg"] > 15 and not used["no_verdict"]
+    assert unused["named"]["holm"] == 0 and unused["dataset_inference"]["p"] > 0.01
+
+
+def test_documents_that_differ_by_themselves_get_no_verdict(server: str, files: Path) -> None:
+    """The blind baseline goes first: it told members from non-members on every public benchmark."""
+    run("audit=records", f"endpoint={server}", *ASK_OVERRIDES, "records=other.csv", "nonmembers=out.csv", "name=other")
+    report = json.loads((files / "reports" / "other" / "report.json").read_text())
+    assert report["no_verdict"] and report["flags"][0]["name"] == "different records"
+    page = (files / "reports" / "other" / "report.html").read_text()
+    assert "No verdict" in page and "more than chance explains" not in page
+
+
+def saved(path: Path, log_p: np.ndarray, **more: np.ndarray) -> None:
+    np.savez(path, token_logprobs=log_p, **more)
+
+
+@pytest.fixture
+def arrays(files: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, gain in (("in", 0.7), ("out", 0.0)):
+        lengths = rng.integers(5, 20, 60)
+        mask = np.arange(21) < lengths[:, None] + 1
+        base = -rng.exponential(3, (60, 21))
+        log_p = np.minimum(base + gain * rng.exponential(size=base.shape) + rng.normal(0, 0.2, base.shape), 0)
+        log_p[:, 0] = np.nan
+        nan = np.where(mask, 1.0, np.nan)
+        texts = np.array([f"text {number} {rng.random()}" for number in range(60)])
+        saved(files / f"{name}.npz", log_p * nan, base_logprobs=np.where(np.isnan(log_p), np.nan, base) * nan,
+              texts=texts)  # fmt: skip
+    return files
+
+
+def test_saved_log_probabilities_are_attacked(arrays: Path) -> None:
+    run("audit=outputs", "members=in.npz", "nonmembers=out.npz")
+    rows = list(csv.DictReader((arrays / "reports" / "audit_outputs" / "results.csv").open()))
+    auc = {row["attack"]: float(row["value"]) for row in rows if row["metric"] == "auc" and row["group"] == "all"}
+    assert auc["base_difference"] > 0.95 > 0.8 > auc["loss"] > 0.5
+    report = json.loads((arrays / "reports" / "audit_outputs" / "report.json").read_text())
+    assert "most likely token" in report["skipped"]["error_zone"]
+
+
+def test_saved_log_probabilities_answer_about_documents(arrays: Path) -> None:
+    run("audit=records", "records=in.npz", "nonmembers=out.npz",
+        "threat.audit._target_=palisade.attacks.BaseDifference")  # fmt: skip
+    report = json.loads((arrays / "reports" / "audit_records" / "report.json").read_text())
+    assert report["all_together"]["p"] < 1e-6 and report["named"]["benjamini_hochberg"] > 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"token_logprobs": np.ones((60, 3))}, r"members=in\.npz: tokens\.log_probabilities: expected finite numbers"),
+        ({"token_logprobs": -np.ones(60)}, r"members=in\.npz: token_logprobs are float64 of shape \(60,\)"),
+        ({"base_logprobs": -np.ones((60, 4))}, r"base_logprobs have shape \(60, 4\); save \(60, 3\)"),
+        ({"texts": np.array(["a"] * 59)}, r"texts have shape \(59,\); there are 60 of token_logprobs"),
+        ({"texts": np.arange(60)}, r"texts are int64; save words"),
+        ({"base_logprobs": np.full((60, 3), np.nan)}, r"base_logprobs have values at other places"),
+    ],
+)  # fmt: skip
+def test_refuses_arrays_that_are_wrong(files: Path, change: dict[str, np.ndarray], message: str) -> None:
+    plain = {"token_logprobs": -np.random.default_rng(0).random((60, 3))}
+    np.savez(files / "out.npz", **plain)
+    np.savez(files / "in.npz", **plain | change)
+    with pytest.raises(ValueError, match=message):
+        run("audit=outputs", "members=in.npz", "nonmembers=out.npz")
+
+
+def test_an_endpoint_that_does_not_speak_the_form_is_said_so(server: str, files: Path) -> None:
+    import pandas as pd
+
+    rows = pd.DataFrame({"text": ["one", "two"]})
+    with pytest.raises(ValueError, match=r"endpoint=http.*: expected HTTP 200, not 404"):
+        Completions(endpoint=server, served_model="another").ask(rows)
+    with pytest.raises(ValueError, match=r"endpoint=my\.function: expected a URL with answers=token_logprobs"):
+        Completions(endpoint="my.function")
+    answers = Completions(endpoint=server, served_model="tuned").ask(rows)
+    assert [len(answer["token_logprobs"]) for answer in answers] == [2, 2]
+    assert [len(answer["token_greedy"]) for answer in answers] == [2, 2]
+
+
+def test_dataset_inference_keeps_its_level_and_its_halves_whole() -> None:
+    """Sets of documents of which none was used: the test errs about as often as it says."""
+    from palisade.evaluation.record_test import of_all
+
+    wrong = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        halves = weighed(rng.normal(size=(120, 12)), np.arange(120) < 60, seed=seed)
+        assert len(halves.scores) == len(halves.nonmembers) == 30
+        wrong += of_all(halves.scores, halves.nonmembers, seed).p <= 0.05 if seed < 20 else 0
+    assert wrong <= 4
+    persons = np.repeat(np.arange(24), 5)
+    features = np.eye(24)[persons]
+    halves = weighed(features, np.arange(120) < 60, persons)
+    assert len(halves.scores) % 5 == 0
+
+
+def test_weighing_on_the_documents_that_are_tested_would_find_use_in_noise() -> None:
+    rng, errors = np.random.default_rng(0), 0
+    for _ in range(20):
+        features, asked = rng.normal(size=(120, 40)), np.arange(120) < 60
+        x = features - features.mean(axis=0)
+        scores = x @ np.linalg.solve(x.T @ x, x.T @ (asked - 0.5))
+        gap = scores[asked].mean() - scores[~asked].mean()
+        errors += gap / np.sqrt(scores.var() / 30) > 1.65
+    assert errors >= 18
