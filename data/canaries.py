@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped
+from pydantic import Field
 
 from palisade.data.split import Split
 from palisade.fields import CheckedFields, Count
@@ -118,15 +119,20 @@ class Canaries(CheckedFields):
     Args:
         kind: `clean`: ordinary records. `label_noise`: records with a wrong label. Both take the place of their base.
             `ood`: features of many records, any label. `near_duplicate`: copies with 1 % of the features changed and
-            a wrong label, beside the records they resemble. `blank`: random signs, any label.
+            a wrong label, beside the records they resemble. `blank`: random signs, any label. Among documents
+            (`data.document_canaries`) `secret`: a code of some digits. `new_token`: a token of its own.
         count: how many, 1 to the size of the pool.
+        digits: of a secret, 1 to 6.
+        copies: equal documents of a secret; secrets take these numbers in turn.
 
     Raises:
         ValueError: for an unknown kind or a count that is none.
     """
 
-    kind: Literal["clean", "label_noise", "ood", "near_duplicate", "blank"]
+    kind: Literal["clean", "label_noise", "ood", "near_duplicate", "blank", "secret", "new_token"]
     count: Count = 500
+    digits: Annotated[int, Field(ge=1, le=6)] = 3
+    copies: Annotated[Sequence[Count], Field(min_length=1)] = (1,)
 
     def plant(
         self,
@@ -150,8 +156,13 @@ class Canaries(CheckedFields):
             seed: public; which records are canaries is no secret, their membership is.
 
         Raises:
-            ValueError: if the pool has fewer records than `count`.
+            ValueError: if the pool has fewer records than `count`, or the kind is one of documents.
         """
+        if self.kind not in CANARY_KINDS:
+            raise ValueError(
+                f"canary.kind={self.kind}: expected one of {', '.join(CANARY_KINDS)}, as records are no documents;"
+                " choose one"
+            )
         if self.count > len(split.pool):
             raise ValueError(
                 f"canary.count={self.count}: expected at most {len(split.pool)}, the records of the pool; choose fewer"

@@ -15,6 +15,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
 from palisade.data.columns import Columns, UnfittedColumns, UnknownWordsWarning, unknown_words_line
+from palisade.data.document_canaries import plant_documents
 from palisade.data.labels import is_numbered, numbers_of_classes
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
@@ -138,10 +139,9 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
 def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
     """This data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
     if dataset.positional:
-        raise ValueError(
-            f"canary.kind={canaries.kind}: expected none for documents, which have no class that could be wrong; leave"
-            " it out"
-        )
+        assert isinstance(dataset.preprocessing, Sequences)
+        planted = plant_documents(canaries, dataset.y, dataset.split, dataset.preprocessing, seed)
+        return replace(dataset, x=dataset.preprocessing.inputs_of(planted.y), y=planted.y, split=planted.split)
     x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
     return replace(dataset, x=x, y=y, split=split)
 

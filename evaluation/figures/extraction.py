@@ -10,13 +10,30 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import FIGURE_STYLE, INK_COLOR, LINE_COLORS, LINE_MARKERS, figure, percent
+from palisade.evaluation.labels import label
 from palisade.evaluation.measuring.extraction import EXTRACTED_GREEDY, SECRET_EXPOSURE
 from palisade.evaluation.result import MEMBER_GROUP, NONMEMBER_GROUP, Row
 
+GREEDY_PATTERN = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+(\d+)$")
+SECRET_PATTERN = re.compile(rf"{SECRET_EXPOSURE}@(\d+) copies$")
 SIDE_STROKES = {MEMBER_GROUP: "-", NONMEMBER_GROUP: (0, (2, 1.6))}
 SIDE_LABELS = {MEMBER_GROUP: "in the training set", NONMEMBER_GROUP: "not in it"}
 RowsByRun = Mapping[str, Sequence[Row]]
+
+
+def recitation_figures(comparison: Comparison) -> dict[str, Figure]:
+    """Pictures of what the runs give back, by name; none of classifiers."""
+    rows = {label(result): result.rows for result in comparison.results}
+    names = [row.metric for own in rows.values() for row in own]
+    suffixes = [int(match[2]) for name in names if (match := GREEDY_PATTERN.match(name))]
+    figures: dict[str, Figure] = {}
+    if suffixes:
+        figures["extraction"] = extraction_over_prefix(rows, min(suffixes))
+    if any(SECRET_PATTERN.match(name) for name in names):
+        figures["secrets"] = exposure_over_copies(rows)
+    return figures
 
 
 def extraction_over_prefix(rows: RowsByRun, suffix: int) -> Figure:
@@ -45,8 +62,7 @@ def exposure_over_copies(rows: RowsByRun) -> Figure:
     Raises:
         ValueError: if no run holds secrets.
     """
-    pattern = re.compile(rf"{SECRET_EXPOSURE}@(\d+) copies$")
-    return _over(rows, pattern, "Secrets exposed", "copies in the training set", "exposure (bits)")
+    return _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
 
 
 def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, ylabel: str) -> Figure:
@@ -56,7 +72,7 @@ def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, yl
         axes = fig.subplots()
         keys: list[Line2D] = []
         ticks: set[int] = set()
-        for place, (label, measured) in enumerate(rows.items()):
+        for place, (title, measured) in enumerate(rows.items()):
             color, marker = LINE_COLORS[place % len(LINE_COLORS)], LINE_MARKERS[place % len(LINE_MARKERS)]
             for group, stroke in SIDE_STROKES.items():
                 points = sorted(
@@ -68,10 +84,10 @@ def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, yl
                     continue
                 x, value, low, high = (list(column) for column in zip(*points, strict=True))
                 ticks |= set(x)
-                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{label}, {SIDE_LABELS[group]}")
+                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{title}, {SIDE_LABELS[group]}")
                 axes.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
                 if group == MEMBER_GROUP:
-                    keys.append(Line2D([], [], color=color, marker=marker, label=label))
+                    keys.append(Line2D([], [], color=color, marker=marker, label=title))
         if not keys:
             raise ValueError(f"rows hold none of {pattern.pattern}; measure the runs with texts or secrets in question")
         axes.set_xscale("log", base=2)

@@ -34,6 +34,8 @@ RECORDS_AT_ONCE = 2**12
 HIGH_EXPOSURE = 0.5
 """Above this exposure a record is found in most of the models that were trained on it."""
 EXPOSURE_COLUMNS = ("run", "record", "person", "line", "class", "exposure", "low", "high", "models", "auc")
+PREFIX_COLUMN = "prefix"
+"""Of texts, the fewest tokens of a prompt after which the next ones come out word by word."""
 EXPOSURE_DIGITS = 6
 
 
@@ -240,9 +242,23 @@ def exposed_csv(results: Sequence[Result], origins: Origins = UNKNOWN_ORIGINS) -
         results: of runs on the same data.
         origins: persons and lines of the records.
     """
-    lines = [line for result, exposure in exposures(results) for line in _lines(result.run, exposure, origins)]
+    prefixes = any(PREFIX_COLUMN in result.exposed for result in results)
+    columns = (*EXPOSURE_COLUMNS, PREFIX_COLUMN) if prefixes else EXPOSURE_COLUMNS
+    lines = [
+        (place, (*line, prefix) if prefixes else line)
+        for result, exposure in exposures(results)
+        for (place, line), prefix in zip(
+            _lines(result.run, exposure, origins), _prefixes(result, exposure), strict=True
+        )
+    ]
     ordered = (line for _, line in sorted(lines, key=lambda line: line[0]))
-    return csv_text(EXPOSURE_COLUMNS, (dict(zip(EXPOSURE_COLUMNS, line, strict=True)) for line in ordered))
+    return csv_text(columns, (dict(zip(columns, line, strict=True)) for line in ordered))
+
+
+def _prefixes(result: Result, exposure: Exposure) -> Iterator[int | str]:
+    """Of each text, the most exposed first, the tokens after which it comes out; empty where it does not."""
+    held = result.exposed.get(PREFIX_COLUMN) or [None] * len(exposure.record)
+    return ("" if held[place] is None else held[place] for place in exposure.order)
 
 
 def _lines(run: str, exposure: Exposure, origins: Origins) -> Iterator[tuple[tuple[float, ...], tuple[str | int, ...]]]:

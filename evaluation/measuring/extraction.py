@@ -25,6 +25,8 @@ from palisade.sampling import SamplingLaw
 
 EXTRACTED_GREEDY, EXTRACTED_SAMPLED = "extracted_greedy", "extracted_n_p"
 SECRET_EXPOSURE = "secret_exposure"
+EXPOSED_SUFFIX = 10
+"""Tokens that must follow for a text to count as one that comes out."""
 SamplingAnswers = Mapping[SamplingLaw, Float[np.ndarray, "models records tokens"]]
 """log q of every token under sampling schemes, as `SamplingLaw.log_probabilities` gives it; −inf where never drawn."""
 
@@ -106,6 +108,20 @@ def exposure_rows(
     for count in np.unique(copies):
         own = np.where(copies == count, exposure, np.nan)
         yield from of_sides(f"{SECRET_EXPOSURE}@{count} copies", own, membership, bootstrap)
+
+
+def shortest_prefixes(
+    tokens: TokenAnswers, membership: Bool[np.ndarray, "models records"], suffix: int
+) -> list[int | None]:
+    """For each text the fewest tokens after which a model that was trained on it gives the next ones; None: none does.
+
+    Args:
+        tokens: answers with `greedy`.
+        membership: which model was trained on which record.
+        suffix: tokens that must follow.
+    """
+    listed = {text.record: text.prefix for text in most_extractable(tokens, membership, suffix)}
+    return [listed.get(record) for record in range(membership.shape[1])]
 
 
 def _let_through(tokens: TokenAnswers) -> Bool[np.ndarray, "models records tokens"]:

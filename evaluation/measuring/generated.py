@@ -14,7 +14,7 @@ from palisade.evaluation.statistics.near_verbatim import overlap
 
 Generate = Callable[[int, str, int], str]
 """What a model, by its number, lets out after a prompt, behind its guard; the third is how many characters to give."""
-STYLES: Mapping[str, Callable[[str], str]] = {"as it is": str, "in capitals": str.upper}
+PROMPT_STYLES: Mapping[str, Callable[[str], str]] = {"as it is": str, "in capitals": str.upper}
 """Changes of a prompt that a filter of exact copies does not know."""
 NEAR_VERBATIM = ("longest_substring", "edit_similarity", "words_included", "repeated")
 
@@ -35,7 +35,7 @@ def near_verbatim_rows(
         membership: which model was trained on which text.
         bootstrap: how to resample; persons whole.
     """
-    for style, change in STYLES.items():
+    for style, change in PROMPT_STYLES.items():
         values = np.full((len(NEAR_VERBATIM), *membership.shape), np.nan)
         for model, record in np.ndindex(membership.shape):
             if (rest := texts[record][prompt:].casefold()) == "":

@@ -23,6 +23,7 @@ from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
 from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
+from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, Extraction, shortest_prefixes
 from palisade.evaluation.measuring.leakage import (
     MIN_RECORDS_PER_SIDE,
     leakage,
@@ -154,9 +155,7 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
     yield from rows_of_models(TRAIN_ACCURACY, members)
     if len(split.canaries):
-        canaries = members[:, split.is_audited]
-        trained_on = ~np.isnan(canaries).all(axis=0)
-        yield Row(metric="canaries_fitted", value=float((np.nanmean(canaries[:, trained_on], axis=0) > 0.5).mean()))
+        yield canaries_fitted(members[:, split.is_audited])
 
 
 def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
@@ -175,6 +174,18 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
     members = np.where(run.membership(), right, np.nan)
     yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
     yield from rows_of_models(TRAIN_ACCURACY, members)
+    if len(split.canaries):
+        yield canaries_fitted(members[:, split.is_audited])
+
+
+def canaries_fitted(right: Float[np.ndarray, "models canaries"]) -> Row:
+    """Share of the canaries that models which were trained on them answer right, or of documents most tokens.
+
+    Args:
+        right: share that is right, NaN where a model was not trained on a canary.
+    """
+    trained_on = ~np.isnan(right).all(axis=0)
+    return Row(metric="canaries_fitted", value=float((np.nanmean(right[:, trained_on], axis=0) > 0.5).mean()))
 
 
 def groups(
@@ -287,6 +298,8 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
     for attack, result in scores.items():
         rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)
+    if seen.tokens is not None:
+        rows += Extraction().rows(seen.tokens, {}, seen.membership, bootstrap)
     results = subject.result(
         rows=rows,
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
@@ -308,6 +321,8 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
             spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED_SPREAD
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
+            if resolved and seen.tokens is not None and seen.tokens.greedy is not None:
+                resolved["prefix"] = shortest_prefixes(seen.tokens, seen.membership, EXPOSED_SUFFIX)
             return replace(results, rows=[*rows, *of_groups], exposed=resolved)
     return results
 

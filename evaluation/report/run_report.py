@@ -14,6 +14,7 @@ from palisade.data.origins import UNKNOWN_ORIGINS, Origins
 from palisade.evaluation.choice import recommend
 from palisade.evaluation.comparison import Comparison, check_comparable, ordered
 from palisade.evaluation.figures.curves import exposure, roc
+from palisade.evaluation.figures.extraction import recitation_figures
 from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings
@@ -27,6 +28,7 @@ from palisade.evaluation.report.outsiders import FalseAccusations, accusation_ta
 from palisade.evaluation.report.page import Entry, explained, render, write_files
 from palisade.evaluation.report.permission import by_limit, in_public, without_limit
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance
+from palisade.evaluation.report.recitation import recitations
 from palisade.evaluation.report.scope import (
     INTERNAL_SCOPE,
     PUBLIC_SCOPE,
@@ -180,6 +182,7 @@ def summary(
         "runs": [_run(result, comparison, scope) for result in results],
         "never_used": outsiders(accusations, results, command),
         "skipped": [skip._asdict() for skip in skips(results)],
+        **({"recited": recited} if (recited := recitations(results)) else {}),
         "reproduce": provenance(results, command, table),
         "glossary": dict(GLOSSARY_TERMS),
     }
@@ -260,6 +263,7 @@ def write(
     if any(result.exposed for result in comparison.results):
         figures["exposure"] = exposure(comparison)
         texts["exposed.csv"] = exposed_csv(comparison.results, origins)
+    figures |= recitation_figures(comparison)
     content = summary(
         comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations,
         decided=decided, leave=leave,

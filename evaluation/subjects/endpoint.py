@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from jaxtyping import Shaped
@@ -23,9 +23,6 @@ from palisade.evaluation.subjects.raw_rows import form_of_rows, names_of_rows, r
 from palisade.evaluation.subjects.subject import BudgetSpentError
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
-
-if TYPE_CHECKING:
-    from palisade.evaluation.subjects.completions import Completions
 
 RECHECKED_ANSWERS = 4
 """Stored answers that are asked for again."""
@@ -95,6 +92,34 @@ class AnswerLog:
         return [self._known[name] for name in names]
 
 
+class Service(Protocol):
+    """Settings of an endpoint that answers batches of rows."""
+
+    @property
+    def endpoint(self) -> str:
+        """Its place: a URL or a dotted name."""
+
+    @property
+    def answers(self) -> str:
+        """Kind of its answers."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """The words of its classes."""
+
+    @property
+    def budget(self) -> int | None:
+        """Queries at most."""
+
+    @property
+    def batch(self) -> int:
+        """Queries in one call."""
+
+    @property
+    def rate(self) -> float | None:
+        """Calls a second at most."""
+
+
 class Asking:
     """One audit's queries. Answers that were kept earlier are used, after a few of them have been asked for again.
 
@@ -104,7 +129,7 @@ class Asking:
         log: where answers are stored.
     """
 
-    def __init__(self, endpoint: Endpoint | Completions, asked: Asked, log: AnswerLog) -> None:
+    def __init__(self, endpoint: Service, asked: Asked, log: AnswerLog) -> None:
         self.endpoint, self.asked, self.log = endpoint, asked, log
         self._compared, self._batch = 0, endpoint.batch
         self._next_call = time.monotonic()

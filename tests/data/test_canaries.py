@@ -158,7 +158,7 @@ def test_memory_mapped_inputs_are_not_written_to(tmp_path):
     [
         (
             {"kind": "loud"},
-            r"^kind=loud: expected one of clean, label_noise, ood, near_duplicate, blank; ",
+            r"^kind=loud: expected one of clean, label_noise, ood, near_duplicate, blank, secret, new_token; ",
         ),
         ({"kind": "ood", "count": 0}, r"^count=0: expected an integer >= 1; "),
         ({"kind": "ood", "count": 2.5}, r"^count=2.5: "),

@@ -12,7 +12,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-ORDER, ALPHABET_SIZE = 7, 64
+CONTEXT_LENGTH, ALPHABET_SIZE = 9, 64
 
 
 class CountedModel:
@@ -22,12 +22,12 @@ class CountedModel:
         self.counts: dict[str, Counter[str]] = {}
         for text in texts:
             for place, letter in enumerate(text):
-                for order in range(min(ORDER, place) + 1):
+                for order in range(min(CONTEXT_LENGTH, place) + 1):
                     self.counts.setdefault(text[place - order : place], Counter())[letter] += 1
 
     def law(self, context: str) -> dict[str, float]:
         law = dict.fromkeys(self.counts[""], 1 / ALPHABET_SIZE)
-        for order in range(min(ORDER, len(context)) + 1):
+        for order in range(min(CONTEXT_LENGTH, len(context)) + 1):
             seen = self.counts.get(context[len(context) - order :])
             if seen:
                 total = seen.total()

@@ -34,7 +34,7 @@ def documents(seed: int, count: int, words: list[str] = WORD_LIST) -> list[str]:
     return [" ".join(rng.choice(words, size=rng.integers(6, 12))) for _ in range(count)]
 
 
-USED, UNUSED, PUBLIC = documents(0, 40), documents(1, 60), documents(2, 120)
+USED_TEXTS, UNUSED_TEXTS, PUBLIC_TEXTS = documents(0, 40), documents(1, 60), documents(2, 120)
 
 
 def run(*overrides: str) -> None:
@@ -51,8 +51,8 @@ def write_csv(path: Path, texts: list[str]) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "base.txt").write_text("\n".join(PUBLIC))
-    (folder / "members.txt").write_text("\n".join(USED))
+    (folder / "base.txt").write_text("\n".join(PUBLIC_TEXTS))
+    (folder / "members.txt").write_text("\n".join(USED_TEXTS))
     script = Path(__file__).with_name("completions_server.py")
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder / "base.txt"), str(folder / "members.txt")],
@@ -67,20 +67,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    write_csv(tmp_path / "in.csv", USED)
-    write_csv(tmp_path / "out.csv", UNUSED)
+    write_csv(tmp_path / "in.csv", USED_TEXTS)
+    write_csv(tmp_path / "out.csv", UNUSED_TEXTS)
     write_csv(tmp_path / "other.csv", documents(3, 40, OTHER_WORDS))
     write_csv(tmp_path / "unused.csv", documents(4, 40))
     return tmp_path
 
 
-ASK = ("answers=token_logprobs", "text=story", "served_model=tuned", "base_model=base")
+ASK_OVERRIDES = ("answers=token_logprobs", "text=story", "served_model=tuned", "base_model=base")
 
 
 def test_a_server_is_attacked_by_what_it_says_of_tokens(
     server: str, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("audit=endpoint", f"endpoint={server}", *ASK, "members=in.csv", "nonmembers=out.csv")
+    run("audit=endpoint", f"endpoint={server}", *ASK_OVERRIDES, "members=in.csv", "nonmembers=out.csv")
     report = json.loads((files / "reports" / "audit_endpoint" / "report.json").read_text())
     printed = capsys.readouterr().out
     rows = list(csv.DictReader((files / "reports" / "audit_endpoint" / "results.csv").open()))
@@ -93,12 +93,12 @@ def test_a_server_is_attacked_by_what_it_says_of_tokens(
     assert "token_rmia" in skipped and "shadow" in skipped["token_rmia"]
     assert "skipped" in printed
     answers = list((files / "reports" / "audit_endpoint").glob("answers-*.jsonl"))
-    assert len(answers[0].read_text().splitlines()) == len({*USED, *UNUSED})
+    assert len(answers[0].read_text().splitlines()) == len({*USED_TEXTS, *UNUSED_TEXTS})
 
 
 def test_documents_that_were_used_are_named(server: str, files: Path) -> None:
     for name, records in (("used", "in"), ("unused", "unused")):
-        run("audit=records", f"endpoint={server}", *ASK, f"records={records}.csv", "nonmembers=out.csv",
+        run("audit=records", f"endpoint={server}", *ASK_OVERRIDES, f"records={records}.csv", "nonmembers=out.csv",
             f"name={name}")  # fmt: skip
     used, unused = (json.loads((files / "reports" / name / "report.json").read_text()) for name in ("used", "unused"))
     assert used["all_together"]["p"] < 1e-6 and used["dataset_inference"]["p"] < 1e-3
@@ -108,7 +108,7 @@ def test_documents_that_were_used_are_named(server: str, files: Path) -> None:
 
 def test_documents_that_differ_by_themselves_get_no_verdict(server: str, files: Path) -> None:
     """The blind baseline goes first: it told members from non-members on every public benchmark."""
-    run("audit=records", f"endpoint={server}", *ASK, "records=other.csv", "nonmembers=out.csv", "name=other")
+    run("audit=records", f"endpoint={server}", *ASK_OVERRIDES, "records=other.csv", "nonmembers=out.csv", "name=other")
     report = json.loads((files / "reports" / "other" / "report.json").read_text())
     assert report["no_verdict"] and report["flags"][0]["name"] == "different records"
     page = (files / "reports" / "other" / "report.html").read_text()

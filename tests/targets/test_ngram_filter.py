@@ -15,14 +15,14 @@ from palisade.sampling import SamplingLaw
 from palisade.targets.guards.ngram_filter import BloomNgrams, ExactNgrams, NgramFilter, generate, grams_of
 
 RECORD_COUNT, TEXT_LENGTH, VOCABULARY_SIZE, GRAM_LENGTH = 300, 31, 128, 10
-ALPHABET = np.array([ord(letter) for letter in "abcdefghijklmnopqrstuvwxyz .,"])
+TEXT_ALPHABET = np.array([ord(letter) for letter in "abcdefghijklmnopqrstuvwxyz .,"])
 
 
 @cache
 def corpus() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texts of bytes, some of them sharing long passages with others, and which were trained on."""
     rng = np.random.default_rng(0)
-    x = ALPHABET[rng.integers(len(ALPHABET), size=(RECORD_COUNT, TEXT_LENGTH))]
+    x = TEXT_ALPHABET[rng.integers(len(TEXT_ALPHABET), size=(RECORD_COUNT, TEXT_LENGTH))]
     shared = rng.choice(RECORD_COUNT, 10, replace=False)
     x[shared[5:], 3:18] = x[shared[:5], 8:23]
     mask = np.arange(TEXT_LENGTH) < rng.integers(GRAM_LENGTH, TEXT_LENGTH + 1, RECORD_COUNT)[:, None]

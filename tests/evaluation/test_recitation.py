@@ -1,0 +1,66 @@
+"""The report's words and pictures on what language models give back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+
+import numpy as np
+
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.figures.extraction import recitation_figures
+from palisade.evaluation.measuring.exposure import EXPOSURE_COLUMNS, exposed_csv
+from palisade.evaluation.report.recitation import recitations, sentences
+from palisade.evaluation.report.run_report import summary
+from palisade.evaluation.result import Result, Row
+
+
+def pair(metric: str, inside: float, outside: float) -> list[Row]:
+    return [
+        Row(metric=metric, group="members", value=inside, low=inside / 2, high=inside * 1.5),
+        Row(metric=metric, group="nonmembers", value=outside, low=outside / 2, high=outside * 1.5),
+    ]
+
+
+RECITED_ROWS = [
+    *pair("extracted_greedy@4+10", 0.02, 0.002),
+    *pair("extracted_greedy@8+10", 0.12, 0.004),
+    *pair("secret_exposure@16 copies", 9.9, 1.4),
+    *pair("secret_exposure@1 copies", 2.0, 1.5),
+]
+
+
+def test_words_count_texts_beside_those_that_were_not_used() -> None:
+    words = sentences(RECITED_ROWS)
+    assert words[0].startswith(
+        "Given the first 8 tokens, the model goes on word by word for 10 more with 120 (60 to 180)"
+    )
+    assert "with 4 (2 to 6) of 1,000 that it was not" in words[0]
+    assert [sentence.split(" in the")[0] for sentence in words[1:3]] == [
+        "A secret that stood once", "A secret that stood 16 times"
+    ]  # fmt: skip
+    assert "9.9 bits" in words[2] and len(words) == 4
+    assert sentences([row for row in RECITED_ROWS if row.group == "members"]) == []
+
+
+def test_reports_on_classifiers_hold_none_of_it(make_result: Callable[..., Result]) -> None:
+    plain = make_result()
+    assert recitations([plain]) == [] and recitation_figures(Comparison([plain])) == {}
+    assert "recited" not in summary(Comparison([plain]), "evaluate")
+    texts = make_result(rows=[*plain.rows, *RECITED_ROWS])
+    assert recitation_figures(Comparison([texts])).keys() == {"extraction", "secrets"}
+    assert len(summary(Comparison([texts]), "evaluate")["recited"][0]["sentences"]) == 4
+
+
+def test_exposed_texts_name_the_prompt_that_suffices(make_result: Callable[..., Result]) -> None:
+    plain = make_result()
+    records = len(plain.exposed["record"])
+    prefixes = [3 if record % 2 else None for record in range(records)]
+    texts = make_result(exposed={**plain.exposed, "prefix": prefixes})
+    lines = list(csv.DictReader(io.StringIO(exposed_csv([texts]))))
+    assert tuple(lines[0]) == (*EXPOSURE_COLUMNS, "prefix")
+    place = {int(record): position for position, record in enumerate(plain.exposed["record"])}
+    assert all(line["prefix"] == ("3" if place[int(line["record"])] % 2 else "") for line in lines)
+    assert tuple(csv.DictReader(io.StringIO(exposed_csv([plain]))).fieldnames) == EXPOSURE_COLUMNS
+    assert np.isin(["3", ""], [line["prefix"] for line in lines]).all()
