@@ -16,20 +16,9 @@ from torch import Tensor, nn
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch, Poisson
 from palisade.data.split import Split
+from palisade.defenses.dp_sgd import fleets
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import slowdown
-from palisade.defenses.dp_sgd.fleets import (
-    SHARED_SETTINGS,
-    OfFleet,
-    average_of_weights,
-    check_base,
-    check_callbacks,
-    check_copies,
-    in_terms_of_a_run,
-    persons_of,
-    settled,
-    step_width,
-)
 from palisade.defenses.dp_sgd.rules import check_words
 from palisade.defenses.none import NoDefense
 from palisade.fields import Count, CountFromZero, Fraction, Positive, remedy
@@ -80,8 +69,8 @@ class DPSGDDefense(Defense):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_words(self.clipping, self.per_record)
-        check_base(self.base)
-        check_copies(self.augmentations, self.base)
+        fleets.check_base(self.base)
+        fleets.check_copies(self.augmentations, self.base)
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -105,21 +94,15 @@ class DPSGDDefense(Defense):
 
     def units(self, split: Split) -> int:
         """Persons in the pool where the claim holds for persons, records elsewhere."""
-        persons = persons_of(split, self.records_per_person)
+        persons = fleets.persons_of(split, self.records_per_person)
         return len(split.pool) if persons is None else len(np.unique(persons[split.pool]))
 
     def sampler(
         self, members: Sequence[Int64[ndarray, "_"]], models: Sequence[int], fitter: Fitter, split: Split
     ) -> Poisson:
         """Poisson sampling of records, or of persons with a bounded number of records each."""
-        persons, bound = persons_of(split, self.records_per_person), self.records_per_person or 1
-        return Poisson(
-            *(members, models, fitter.schedule, fitter.secret),
-            persons=persons,
-            records_per_person=bound,
-            augmentations=self.augmentations,
-            width=step_width(fitter, bound * self.augmentations),
-        )
+        copies = {"records_per_person": self.records_per_person, "augmentations": self.augmentations}
+        return fleets.sampler_of(fitter, split, members, models, **copies)
 
     def network(self, network: nn.Module) -> nn.Module:
         """The architecture that the base makes of it."""
@@ -135,15 +118,15 @@ class DPSGDDefense(Defense):
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
         """The base's callbacks, then DP-SGD, then the average of the weights if it is released."""
-        shared = {name: getattr(self, name) for name in SHARED_SETTINGS}
-        width = step_width(fitter, self.records_per_person)
-        dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, width=width, **shared)
-        check_callbacks(self.base, base := self.base.callbacks(fitter, split))
-        return [*base, dp_sgd, *([average_of_weights()] if self.weight_averaging else [])]
+        shared = {name: getattr(self, name) for name in fleets.SHARED_SETTINGS}
+        width = fleets.step_width(fitter, (self.records_per_person or 1) * self.augmentations)
+        dp_sgd = fleets.OfFleet(fitter, self.base, epsilon=self.epsilon, width=width, **shared)
+        fleets.check_callbacks(self.base, base := self.base.callbacks(fitter, split))
+        return [*base, dp_sgd, *([fleets.average_of_weights()] if self.weight_averaging else [])]
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
         """The way to per-record gradients and its reason, by a fit of the first model without a step."""
-        return settled(self.fit(replace(fitter, models=fitter.models[:1], steps=0), split, membership[:1]))
+        return fleets.settled(self.fit(replace(fitter, models=fitter.models[:1], steps=0), split, membership[:1]))
 
     def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
         """Factor over `cost` by the network's layers and the way that was settled."""
@@ -155,7 +138,7 @@ class DPSGDDefense(Defense):
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
         """Training with errors in the terms of a run, and warnings in its statement alone."""
-        with in_terms_of_a_run():
+        with fleets.in_terms_of_a_run():
             return super().fit(fitter, split, membership)
 
     def statement(self, fleet: Fleet) -> Statement:

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from palisade.data.loaders import fixed_width
+from palisade.data.loaders import Poisson, fixed_width
 from palisade.data.split import Split
 from palisade.defenses.augmentation import Augmentation
 from palisade.defenses.ccl import ConvexConcave
@@ -129,6 +129,26 @@ SHARED_SETTINGS = (
 """Settings that defense and callback have under one name."""
 
 
+def sampler_of(
+    fitter: Fitter,
+    split: Split,
+    members: Sequence[Int64[ndarray, "_"]],
+    models: Sequence[int],
+    *,
+    records_per_person: int | None,
+    augmentations: int,
+) -> Poisson:
+    """Poisson sampling of records, or of persons with a bounded number of records each, and of copies of them."""
+    bound = records_per_person or 1
+    return Poisson(
+        *(members, models, fitter.schedule, fitter.secret),
+        persons=persons_of(split, records_per_person),
+        records_per_person=bound,
+        augmentations=augmentations,
+        width=step_width(fitter, bound * augmentations),
+    )
+
+
 class OfFleet(DPSGD):
     """The callback for models of this project.
 
@@ -137,12 +157,23 @@ class OfFleet(DPSGD):
         base: whose loss they are trained on.
         epsilon: ε that the noise is calibrated for, unless this is a trial.
         width: rows of a step, which only one in a billion exceeds; it then goes through the network in parts.
+        max_physical_batch: rows at most that are to go through it at once, if not so many.
         settings: of the callback.
     """
 
-    def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, width: int | None, **settings: Any) -> None:
+    def __init__(
+        self,
+        fitter: Fitter,
+        base: Defense,
+        *,
+        epsilon: float,
+        width: int | None,
+        max_physical_batch: int | None,
+        **settings: Any,
+    ) -> None:
         amount: Any = {"epsilon": epsilon} if fitter.steps is None else {"noise_multiplier": 1.0}
-        super().__init__(**amount, secret=fitter.secret, max_physical_batch=width, **settings)
+        rows = width if max_physical_batch is None else max_physical_batch
+        super().__init__(**amount, secret=fitter.secret, max_physical_batch=rows, **settings)
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
         self.device = fitter.device
 

@@ -103,8 +103,8 @@ def test_width_is_six_deviations_above_the_expected_rows(expected, width):
 
 
 def test_shapes_are_fixed_on_gpus_alone():
-    def width(name, records_per_person=None):
+    def width(name, rows_per_unit=1):
         fitter = SimpleNamespace(device=torch.device(name), recipe=SimpleNamespace(batch_size=64))
-        return fleets.step_width(fitter, records_per_person)
+        return fleets.step_width(fitter, rows_per_unit)
 
     assert (width("cpu"), width("cuda"), width("cuda:1"), width("mps"), width("cuda", 3)) == (None, 128, 128, 128, 384)
