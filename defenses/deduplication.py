@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Real
+from jaxtyping import Bool, Int64, Real
 from numpy import ndarray
-from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
-from scipy.sparse import csr_array
 from torch import nn
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.data.tokens import PADDING_TOKEN
 from palisade.defenses.parts.composition import Composed, check_epochs
+from palisade.defenses.parts.likeness import cosine, jaccard
 from palisade.fields import remedy
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 
 RECORDS_PER_BLOCK = 1024
-RUN_TOKENS = 5
-"""Tokens in a row by which texts are compared, as of Lee et al. (2022, section 4.2)."""
-Similarity = Callable[[Int64[ndarray, "some"], Int64[ndarray, "others"]], Float[ndarray, "some others"]]
 SIMILARITY_WARNING = (
     "records were removed by similarity: one record less may bring others back, so the base's ε does not hold"
 )
@@ -121,35 +115,3 @@ def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, 
         for i in np.flatnonzero(candidates):
             distinct[start + i] = not (within[i, :i] & distinct[start : start + i]).any()
     return np.flatnonzero(distinct)
-
-
-def cosine(x: Real[ndarray, "records ..."]) -> Similarity:
-    """Cosine of the angle between inputs of numbers."""
-    rows = x.reshape(len(x), -1)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
-    return lambda some, others: np.asarray(rows[some] @ rows[others].T)
-
-
-def jaccard(x: Int64[ndarray, "records positions"]) -> Similarity:
-    """Runs of 5 tokens that two texts share, over those that either has; of a shorter text, all of its tokens.
-
-    Args:
-        x: tokens, 0 where there is none.
-    """
-    number_of: dict[bytes, int] = {}
-    columns, sizes = [], []
-    for row in x:
-        tokens = row[row != PADDING_TOKEN]
-        runs = sliding_window_view(tokens, min(RUN_TOKENS, len(tokens))) if len(tokens) else tokens[None]
-        own = {number_of.setdefault(run.tobytes(), len(number_of)) for run in runs}
-        columns += sorted(own)
-        sizes.append(len(own))
-    places = np.concatenate([[0], np.cumsum(sizes)])
-    holds = csr_array((np.ones(len(columns)), columns, places), shape=(len(x), len(number_of)))
-
-    def similarity(some: ndarray, others: ndarray) -> ndarray:
-        shared = (holds[some] @ holds[others].T).toarray()
-        counts = np.asarray(sizes)
-        return np.asarray(shared / (counts[some][:, None] + counts[others] - shared))
-
-    return similarity

@@ -36,8 +36,7 @@ class PATE(Defense):
     one vote must leave the majority standing.
 
     Args:
-        teachers: how many there are, 2 or more. A teacher's records are random in number; one that gets none votes as
-            it would before training.
+        teachers: how many there are, 2 or more; one that gets no records votes as it would before training.
         queries: Q, reference records that are voted on, chosen at random; None for all.
         noise_multiplier: see `NoisyVotes`.
         threshold: see `NoisyVotes`.

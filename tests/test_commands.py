@@ -208,7 +208,7 @@ def test_illegal_key_stops_a_sweep_before_its_first_run(tmp_path):
 
 ONE_MODEL = ("train.py", "fleet.models=1", "fleet.workers=1")
 BAD_COMMANDS = {
-    "no data": ((*ONE_MODEL,), "data=null: expected a data set; choose one of breast_cancer, cifar10, "),
+    "no data": ((*ONE_MODEL,), "data=null: expected a data set; choose one of ag_news, breast_cancer, cifar10, "),
     "unknown data": ((*ONE_MODEL, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
     "unknown defense": ((*ONE_MODEL, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
     "unknown key": ((*ONE_MODEL, "data=digits", "nope=1"), "nope is no setting; nearest are name. "),

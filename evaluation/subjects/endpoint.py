@@ -92,7 +92,7 @@ class AnswerLog:
         return [self._known[name] for name in names]
 
 
-class Service(Protocol):
+class EndpointSettings(Protocol):
     """Settings of an endpoint that answers batches of rows."""
 
     @property
@@ -129,7 +129,7 @@ class Asking:
         log: where answers are stored.
     """
 
-    def __init__(self, endpoint: Service, asked: Asked, log: AnswerLog) -> None:
+    def __init__(self, endpoint: EndpointSettings, asked: Asked, log: AnswerLog) -> None:
         self.endpoint, self.asked, self.log = endpoint, asked, log
         self._compared, self._batch = 0, endpoint.batch
         self._next_call = time.monotonic()

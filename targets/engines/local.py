@@ -175,7 +175,7 @@ def gpus() -> list[str]:
 
 
 def is_one_gpu() -> bool:
-    """Whether a GPU was chosen that is the same one for all workers, by its number or that of a Mac."""
+    """True if one GPU was chosen for all workers, by its number or as that of a Mac."""
     return os.environ.get(DEVICE_VARIABLE, "cpu") not in ("auto", "cpu", "cuda")
 
 

@@ -33,7 +33,7 @@ def test_groups_are_typed_and_plain_settings_stay(compose: Compose) -> None:
 
 def test_a_release_takes_the_data_of_its_run(compose: Compose) -> None:
     assert TrainSettings.parsed(compose("ship=runs/digits/x")).data is None
-    assert refused(compose()).startswith("data=null: expected a data set; choose one of breast_cancer, ")
+    assert refused(compose()).startswith("data=null: expected a data set; choose one of ag_news, breast_cancer, ")
 
 
 @pytest.mark.parametrize(
