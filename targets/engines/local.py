@@ -102,13 +102,14 @@ class LocalEngine(WorkEngine):
         for attempt in range(1, MAX_ATTEMPTS + 1):
             pool = self._processes(workers, function.__module__)
             environment = dict(os.environ)  # as it is now: forks have that in which their server was started
-            with _no_false_script():
-                futures: dict[Future[Result], int] = {
-                    pool.submit(_work, environment, pickle.dumps((function, item))): place
-                    for place, item in left.items()
-                }
-            processes = list(pool._processes.values())
+            futures: dict[Future[Result], int] = {}
+            processes: list[BaseProcess] = []
             try:
+                with _no_false_script():
+                    for place, item in left.items():
+                        futures[pool.submit(_work, environment, pickle.dumps((function, item)))] = place
+                    pool.submit(int)  # or nobody watches over the last process, which started after its item was queued
+                processes += pool._processes.values()
                 for future in as_completed(futures):
                     result = future.result()
                     del left[futures[future]]

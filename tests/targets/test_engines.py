@@ -68,6 +68,13 @@ def test_what_a_dead_worker_left_is_run_once_more(tmp_path, capfd):
     assert capfd.readouterr().err == "a worker process died; what it left is run once more\n"
 
 
+def test_a_worker_that_died_while_it_had_no_work_is_replaced():
+    (_, first), _ = engines.run(square, [(1,), (2,)], 2)
+    os.kill(first, signal.SIGKILL)
+    assert sorted(value for value, _ in engines.run(square, [(1,), (2,)], 2)) == [1, 4]
+    engines.stop()
+
+
 def end(how: str) -> None:
     os._exit(7) if how == "exit" else os.kill(os.getpid(), getattr(signal, how))
 
