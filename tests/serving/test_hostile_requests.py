@@ -222,15 +222,15 @@ def test_a_flood_is_held_to_the_rate_and_others_hardly_wait(digits_release, tmp_
 
         def flood() -> None:
             session = requests.Session()
-            while not ended.wait(0.02):
+            while not ended.wait(0.05):  # few threads, which share this process with the calm client
                 done = session.post(
                     f"{server.url}/v1/models/released:predict", json={"instances": DIGIT_IMAGES[:1].tolist()},
                     headers={"Authorization": f"Bearer {keys['loud']}"}, timeout=20,
                 )  # fmt: skip
                 statuses.append((time.monotonic() - started, done.status_code, done.headers.get("Retry-After")))
 
-        with ThreadPoolExecutor(10) as pool:
-            for _ in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
                 pool.submit(flood)
             beside = calm(300)
             ended.set()
@@ -243,7 +243,7 @@ def test_a_flood_is_held_to_the_rate_and_others_hardly_wait(digits_release, tmp_
     assert len(statuses) / last > 20 * LOUD_RATE, "requests offered"
     assert accepted == pytest.approx(LOUD_RATE * (last - 1), rel=0.05, abs=1)
     assert later.status_code == 200, "after the seconds that Retry-After named"
-    assert beside <= 2 * alone + 0.02
+    assert beside <= 2 * alone + 0.02, (beside, alone)
 
 
 def test_nothing_private_stands_anywhere(digits_release, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -122,6 +123,23 @@ def test_the_journal_survives_and_a_torn_line_does_not(tmp_path: Path) -> None:
         MemoryStore(tmp_path)
 
 
+def test_a_repeat_waits_for_the_line_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (time.sleep(0.3), fsync(file)))
+
+    async def use() -> None:
+        store, request = MemoryStore(tmp_path), charge(client(budget=5), b"a" * 16)
+        first = asyncio.ensure_future(store.take(request))
+        await asyncio.sleep(0.05)
+        again = asyncio.ensure_future(store.take(request))
+        await asyncio.sleep(0.05)
+        assert not first.done() and not again.done(), "a kill now would forget the record that both answer"
+        assert [await first, await again] == [1, 1]
+        await store.close()
+
+    asyncio.run(use())
+
+
 def test_days_are_journaled_ahead(tmp_path: Path) -> None:
     async def use(records: int) -> None:
         store = MemoryStore(tmp_path)
@@ -150,8 +168,6 @@ def test_a_full_disk_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     async def use() -> None:
         store = MemoryStore(tmp_path)
         (tmp_path / "full").symlink_to("/dev/full")
-        import os
-
         store._file = os.open(tmp_path / "full", os.O_WRONLY)
         for _ in range(2):
             with pytest.raises(StoreError):
