@@ -26,7 +26,14 @@ def neighbor_copies(
         mask: where texts have tokens.
         law: probability of each token among reference records, on which no model was trained.
         seed: public.
+
+    Raises:
+        ValueError: if the law is none.
     """
+    if not (law.min() >= 0 and np.isclose(law.sum(), 1)):
+        raise ValueError(
+            f"law: expected probabilities that sum to 1, not to {law.sum():g}; divide counts of tokens by their sum"
+        )
     rng = np.random.default_rng(seed)
     count = np.maximum(1, np.round(REPLACED_SHARE * mask.sum(axis=1)).astype(int))
     copies = np.repeat(x[None], COPY_COUNT, axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from palisade.attacks.parts.neighbor_copies import COPY_COUNT, neighbor_copies
 
@@ -21,3 +22,5 @@ def test_a_tenth_of_the_tokens_is_replaced_and_at_least_one() -> None:
     assert len(np.unique(changed[:, 4].argmax(axis=1))) > 5, "copies differ in what they replace"
     np.testing.assert_array_equal(copies, neighbor_copies(np.full((5, 40), 3), mask, TOKEN_LAW))
     assert (copies != neighbor_copies(np.full((5, 40), 3), mask, TOKEN_LAW, seed=1)).any()
+    with pytest.raises(ValueError, match=r"law: expected probabilities that sum to 1, not to 2"):
+        neighbor_copies(np.full((5, 40), 3), mask, 2 * TOKEN_LAW)
