@@ -78,9 +78,7 @@ def test_the_claim_of_the_base_defense_stays(compose, overrides):
 
 def test_without_a_public_base_it_is_refused(compose, overrides):
     dataset, fitter, membership = fitted(compose(*overrides, "network.base=null"))
-    with pytest.raises(
-        ValueError, match=r"^defense.threshold=7(\.0)?: expected a public base by which records"
-    ):
+    with pytest.raises(ValueError, match=r"^defense.threshold=7(\.0)?: expected a public base by which records"):
         fitter.defense.fit(fitter, dataset.split, membership)
     with pytest.raises(ValueError, match=r"threshold=0"):
         RareRemoval(base=NoDefense(), threshold=0)
