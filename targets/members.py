@@ -64,7 +64,9 @@ def write_members(folder: Path, root: Path) -> tuple[Path, int]:
 def _arrays(source: Source, records: Int64[np.ndarray, " members"]) -> dict[str, Any]:
     loaded = source.load()
     rows = np.asarray(loaded.rows)[records]
-    arrays: dict[str, Any] = {"x": rows.astype(str) if rows.dtype.hasobject else rows, "y": loaded.labels[records]}
+    arrays: dict[str, Any] = {"x": rows.astype(str) if rows.dtype.hasobject else rows}
+    if loaded.labels is not None:  # documents are of no class
+        arrays["y"] = loaded.labels[records]
     return arrays if loaded.persons is None else arrays | {"persons": loaded.persons[records]}
 
 
