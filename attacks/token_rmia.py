@@ -16,9 +16,10 @@ class TokenRMIA(Attack):
     """Score: mean over the tokens of log p_t(θ) − log p̄_t, with p̄_t = ½(mean_IN + mean_OUT) at every token.
 
     After InfoRMIA (Tao & Shokri 2025, "(Token-Level) InfoRMIA"), which adds the divergence between the expected and the
-    target's law over the vocabulary at each place. That takes whole laws, which are never stored; within one model it
-    moves texts little. Gained over RMIA: no population and no ties, and p̄ is taken word by word, so that one that a
-    single shadow happens to miss does not hide the rest; the mean can be read word by word, too.
+    target's law over the vocabulary at each place. That takes whole laws, which are never stored. Gained over RMIA: it
+    needs no population and has no ties, and it can be read word by word: which ones were learnt by heart. It does not
+    find more: on simulated fleets its AUC was that of RMIA (0.893 and 0.896), with fewer members at 1 % FPR (13 and
+    17 %).
     """
 
     name = "token_rmia"

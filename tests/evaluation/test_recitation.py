@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.extraction import recitation_figures
 from palisade.evaluation.measuring.exposure import EXPOSURE_COLUMNS, exposed_csv
 from palisade.evaluation.report.recitation import recitations, sentences
-from palisade.evaluation.report.run_report import summary
+from palisade.evaluation.report.run_report import summary, write
 from palisade.evaluation.result import Result, Row
 
 
@@ -64,3 +65,12 @@ def test_exposed_texts_name_the_prompt_that_suffices(make_result: Callable[..., 
     assert all(line["prefix"] == ("3" if place[int(line["record"])] % 2 else "") for line in lines)
     assert tuple(csv.DictReader(io.StringIO(exposed_csv([plain]))).fieldnames) == EXPOSURE_COLUMNS
     assert np.isin(["3", ""], [line["prefix"] for line in lines]).all()
+
+
+def test_the_page_shows_words_and_pictures(make_result: Callable[..., Result], tmp_path: Path) -> None:
+    plain = make_result()
+    texts = make_result(rows=[*plain.rows, *RECITED_ROWS])
+    write(Comparison([texts]), tmp_path, "evaluate")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    section = page.split('id="recited"')[1].split("</section>")[0]
+    assert "9.9 bits" in section and section.count("<svg") == 2
