@@ -16,9 +16,9 @@ from pydantic import Field
 from palisade.data.files import READER_ERRORS, opened
 from palisade.data.origins import Origins
 from palisade.data.records import Records, name_of
-from palisade.data.sequences import ByteTokens, Sequences
+from palisade.data.sequences import Sequences
 from palisade.data.settings import place
-from palisade.data.subwords import BYTES_TOKENS, SubwordTokens, UnfittedSubwords, tokens_of
+from palisade.data.subwords import BYTES_TOKENS, TokensOfTexts, UnfittedSubwords, tokens_of
 from palisade.data.table_reader import ending_of, is_table_file, read_table
 from palisade.fields import CheckedFields, CountFromZero, nearest
 
@@ -92,10 +92,10 @@ class Documents(CheckedFields):
             persons = [str(number) for number, text in enumerate(texts, 1) for _ in self._pieces(text, tokens)]
         return Origins(persons=None if persons is None else list(map(str, persons)))
 
-    def _tokens(self) -> ByteTokens | SubwordTokens | UnfittedSubwords:
+    def _tokens(self) -> TokensOfTexts:
         return tokens_of(str(self.tokens), length=self.length, new_tokens=self.new_tokens, vocabulary=self.vocabulary)
 
-    def _pieces(self, text: str, tokens: Sequences | UnfittedSubwords) -> list[str]:
+    def _pieces(self, text: str, tokens: TokensOfTexts) -> list[str]:
         if isinstance(tokens, UnfittedSubwords):
             raise ValueError(
                 f"data.person={DOCUMENT_PERSON}: expected tokens that are no matter of the texts, as documents are cut"

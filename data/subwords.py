@@ -136,9 +136,11 @@ class UnfittedSubwords:
         return {"kind": PAIRS_TOKENS, **vars(self)}
 
 
-def tokens_of(
-    tokens: str, *, length: int, new_tokens: int, vocabulary: int
-) -> ByteTokens | SubwordTokens | UnfittedSubwords:
+TokensOfTexts = ByteTokens | SubwordTokens | UnfittedSubwords
+"""Tokens of documents, fitted or not."""
+
+
+def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int) -> TokensOfTexts:
     """The tokens that a setting names.
 
     Args:

@@ -263,7 +263,7 @@ class Table(CheckedFields):
         """Raises ValueError if a class of the private rows that is no class of public ones has few persons."""
         if is_numbered(records.classes):
             return
-        assert records.labels is not None  # which documents alone lack
+        assert records.labels is not None
         labels, persons = records.labels[:own], np.arange(own) if records.persons is None else records.persons[:own]
         private = np.setdiff1d(labels, records.labels[own:]).tolist()
         holders = {number: len(np.unique(persons[labels == number])) for number in private}

@@ -59,6 +59,23 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def on_card(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a network as a card has them: all of its weights lie beside it, wherever they came from.
+
+    Raises:
+        ValueError: for a model of Hugging Face's form, whose layers no card describes.
+    """
+    if network.get(PATH_KEY) is not None:
+        raise ValueError(
+            f"network.{PATH_KEY}={network[PATH_KEY]}: expected a network of this project in a release, which is read"
+            " without a folder beside it; ship a run of network=gpt"
+        )
+    settings = {name: value for name, value in network.items() if name not in ("lora", BASE_KEY)}
+    if (rank := (network.get("lora") or {}).get("rank")) is not None:
+        settings["lora"] = {"rank": rank}
+    return settings
+
+
 def in_full(network: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a network with folders in full, so that a run finds them from any other."""
     return {

@@ -12,7 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from palisade.targets.gpt import GPT
 from palisade.targets.guards import GUARDS_BY_NAME, Guard
+from palisade.targets.low_rank import adapt
 from palisade.targets.networks import CNN, MLP
 from palisade.targets.pretrained import Pretrained
 from palisade.targets.residual import ResNet9, ResNet18, WideResNet16
@@ -20,7 +22,7 @@ from palisade.targets.transformer import Transformer
 
 NETWORKS_BY_NAME: dict[str, type[nn.Module]] = {
     f"{kind.__module__}.{kind.__name__}": kind
-    for kind in (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, Pretrained)
+    for kind in (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, GPT, Pretrained)
 }
 CARD_BYTES = 2**26
 READER_ERRORS = (
@@ -73,15 +75,21 @@ def network_of(
     make = network or NETWORKS_BY_NAME.get(name)
     if make is None:
         raise ValueError(f"network={name}: expected one of {', '.join(NETWORKS_BY_NAME)}; give its class as network=")
-    arguments = {**settings, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
+    rank = (settings.get("lora") or {}).get("rank")
+    own = {key: value for key, value in settings.items() if key != "lora"}
+    arguments = {**own, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
     if network is None:
         with torch.device("meta"):
-            wanted = make(**arguments).state_dict()
+            wanted = _adapted(make(**arguments), rank).state_dict()
         if _kinds(wanted) != _kinds(weights):
             raise ValueError(f"its weights are not those of {name} with {settings}")
-    module = make(**arguments)
+    module = _adapted(make(**arguments), rank)
     module.load_state_dict(weights)
     return module
+
+
+def _adapted(network: nn.Module, rank: int | None) -> nn.Module:
+    return network if rank is None else adapt(network, rank)
 
 
 def _kinds(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

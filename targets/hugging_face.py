@@ -105,8 +105,9 @@ def library() -> Any:
             "network=hf: expected the library transformers for models of Hugging Face's form; pip install -e '.[lm]',"
             " or set network=gpt"
         ) from None
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    notices: Any = transformers.logging
+    notices.set_verbosity_error()
+    notices.disable_progress_bar()
     return transformers
 
 

@@ -21,14 +21,17 @@ from palisade.data.columns import Columns, UnknownWordsWarning, unknown_words_li
 from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
+from palisade.data.sequences import Sequences
 from palisade.data.split import Membership
 from palisade.targets import versions
+from palisade.targets.base_model import on_card
 from palisade.targets.card import blaming, guard_of, network_of, read_card
 from palisade.targets.card_page import card_page
 from palisade.targets.files import creating, replacing
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
 from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import GUARDS_BY_NAME, check_guard, label, make_guard
+from palisade.targets.record_loss import token_rows
 from palisade.targets.run import Run
 from palisade.targets.statement import INFINITY_TEXT, Statement
 
@@ -169,6 +172,8 @@ class Release:
         return probabilities(answers) if self.guard.level == "logits" else answers
 
     def _inputs(self, rows: Any, unknown: Unknown) -> Real[np.ndarray, "records ..."]:
+        if isinstance(self.preprocessing, Sequences):
+            raise ValueError("release: expected a classifier, and this one is a language model; call log_probabilities")
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown={unknown}: expected one of {', '.join(UNKNOWN_POLICIES)}; choose e.g. tell")
         inputs, unknown_words = self.encode(rows)
@@ -177,6 +182,23 @@ class Release:
         if unknown_words:
             warnings.warn(f"rows hold {unknown_words}", UnknownWordsWarning, stacklevel=3)
         return inputs
+
+    def log_probabilities(self, texts: Sequence[str]) -> list[Float64[np.ndarray, "tokens"]]:
+        """Log-probability of every token of each text, in nats, as far as the release reads it.
+
+        Args:
+            texts: a list of texts.
+
+        Raises:
+            ValueError: if this release is no language model.
+        """
+        if not isinstance(self.preprocessing, Sequences):
+            raise ValueError("release: expected a language model, and this one classifies; call predict_proba instead")
+        labels = self.preprocessing.labels(texts)
+        rows = token_rows(
+            torch.from_numpy(self._logits(self.preprocessing.inputs_of(labels))), torch.from_numpy(labels)
+        )
+        return [own[~np.isnan(own)].astype(np.float64) for own in rows["log_probability"]]
 
     def encode(self, rows: Any) -> tuple[Real[np.ndarray, "records ..."], str | None]:
         """The network's inputs of raw rows, and in words how many cells hold a word that no category has, or None."""
@@ -296,6 +318,7 @@ def ship(
             f"release.access=weights: expected api with guard={guard.name}, which protects a model that nobody else"
             " holds; choose it, or guard=none"
         )
+    on_card(config["network"])  # what cannot be shipped is refused before it is trained
     dataset = from_config(config)
     for role in sorted(guard.roles):
         dataset.split.require(role, who=f"guard={guard.name}")
@@ -314,7 +337,7 @@ def ship(
     claim = guard.statement_after(complete_statement(fitter, fleet), dataset)
     if audit and dataset.published is None:
         claim = claim.leaving_out(AUDIT_NOT_COVERED)
-    target, *settings = config["network"].items()
+    target, *settings = on_card(config["network"]).items()
     note = None if isinstance(guard, NoGuard) else " ".join(filter(None, (GUARD_NOTE, guard.note)))
     card = {
         "data": {

@@ -12,6 +12,7 @@ import numpy as np
 
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
+from palisade.targets.base_model import on_card
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run, canonical
@@ -62,7 +63,7 @@ def run_of(release: Path, root: Path) -> Run:
 def _recipe(run: Run) -> Any:
     config, split = run.config, run.dataset.split
     units = split.pool if run.statement.unit != "person" or split.persons is None else np.unique(split.persons)
-    network = dict(config["network"])
+    network = on_card(config["network"])
     defense = {**config["defense"], "name": config["names"]["defense"]}
     del defense["_target_"]
     recipe = {

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from commands import call
 
+from palisade.targets.release import Release
+
 SOME_WORDS = ("ann", "bob", "cat", "dog", "eel", "fox", "gnu", "hen")
 RUN_OVERRIDES = (
     *("data=documents", "data.path=own.jsonl", "data.length=24"),
@@ -115,3 +117,16 @@ def test_what_documents_do_not_allow_is_refused_in_one_line(evaluated, script, w
     own = RUN_OVERRIDES if script == "train.py" else ("data=documents", "data.path=own.jsonl")
     done = call(script, *own, *network, *words, folder=evaluated)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_a_release_says_how_likely_a_text_is(evaluated):
+    (run,) = evaluated.glob("runs/own/gpt-none-*")
+    done = call("train.py", f"ship={run}", "secret=documents", "quiet=true", folder=evaluated)
+    assert done.returncode == 0, done.stderr
+    release = Release.load(evaluated / done.stdout.split()[-1])
+    assert "base" not in release.card["network"]["settings"]
+    text = json.loads((evaluated / "own.jsonl").read_text().splitlines()[0])["text"]
+    likely, unlikely = release.log_probabilities([text, "§§§§§§"])
+    assert len(likely) == min(24, len(text)) and likely.max() <= 0 and likely.mean() > unlikely.mean()
+    with pytest.raises(ValueError, match="expected a classifier, and this one is a language model"):
+        release.predict([text])

@@ -28,9 +28,9 @@ from palisade.targets.training import check_moved, make_fitter
 
 transformers = pytest.importorskip("transformers")
 BYTE_TOKENS, TEXT_LENGTH = 257, 12
-TEXT_SIZES = {"vocab_size": BYTE_TOKENS, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 0}
+SMALL_SIZES = {"vocab_size": BYTE_TOKENS, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 0}
 LIKE_LLAMA = {
-    **TEXT_SIZES,
+    **SMALL_SIZES,
     "hidden_size": 16,
     "intermediate_size": 24,
     "num_hidden_layers": 1,
@@ -38,7 +38,7 @@ LIKE_LLAMA = {
 }
 LIKE_LLAMA |= {"num_key_value_heads": 2}
 GPT2_SIZES = {"vocab_size": BYTE_TOKENS, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
-TINY_CONFIGURATIONS = {
+MODEL_CONFIGURATIONS = {
     "gpt2": lambda: transformers.GPT2Config(**GPT2_SIZES, bos_token_id=0, eos_token_id=0),
     "gpt2_untied": lambda: transformers.GPT2Config(
         **GPT2_SIZES, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False
@@ -49,10 +49,10 @@ TINY_CONFIGURATIONS = {
 }
 
 
-@pytest.fixture(params=TINY_CONFIGURATIONS)
+@pytest.fixture(params=MODEL_CONFIGURATIONS)
 def folder(request, tmp_path) -> Path:
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(TINY_CONFIGURATIONS[request.param]())
+    model = transformers.AutoModelForCausalLM.from_config(MODEL_CONFIGURATIONS[request.param]())
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -121,7 +121,7 @@ def test_names_of_a_hub_and_code_are_refused_at_once(tmp_path):
 
 
 def test_vocabulary_and_length_must_fit(tmp_path):
-    TINY_CONFIGURATIONS["llama"]().save_pretrained(tmp_path)
+    MODEL_CONFIGURATIONS["llama"]().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"^network.path=.*: expected a model of 300 tokens, as the data have, "):
         HuggingFaceModel(shape=(TEXT_LENGTH,), classes=300, path=str(tmp_path))
     with pytest.raises(ValueError, match=r"^data.length=99: expected at most 16 for network.path="):
@@ -129,7 +129,7 @@ def test_vocabulary_and_length_must_fit(tmp_path):
 
 
 def test_without_the_extra_it_is_named(tmp_path):
-    TINY_CONFIGURATIONS["llama"]().save_pretrained(tmp_path)
+    MODEL_CONFIGURATIONS["llama"]().save_pretrained(tmp_path)
     code = (
         "import sys; sys.modules['transformers'] = sys.modules['tokenizers'] = None\n"
         "from palisade.data.subwords import tokens_of\n"
