@@ -16,7 +16,8 @@ from palisade.data.dataset import from_config
 from palisade.data.text import SST2_CHECKSUMS
 from palisade.targets.defaults import resolved
 from palisade.targets.gradients import layer_norms, slopes
-from palisade.targets.networks import MLP
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.residual import ResNet9
 from palisade.targets.training import make_defense
 from palisade.targets.transformer import Transformer
 
@@ -122,11 +123,13 @@ def test_every_defense_of_every_network(compose, sentences, network, name, model
     check_network(compose, sentences, network, name, models)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "transformer"])  # autograd aborts a vectorized convolution of such devices
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "resnet9", "transformer"])
 def test_signals_of_the_weights(kind):
     torch.manual_seed(0)
     network, x = {
         "mlp": lambda: (MLP(shape=(5,), classes=3, hidden=[4, 4]), torch.randn(150, 5)),
+        "cnn": lambda: (CNN(shape=(1, 8, 8), classes=3, channels=[4, 8]), torch.randn(20, 1, 8, 8)),
+        "resnet9": lambda: (ResNet9(shape=(1, 8, 8), classes=3, width=2), torch.randn(20, 1, 8, 8)),
         "transformer": lambda: (
             Transformer(shape=(6,), classes=3, buckets=10, width=8, depth=1, heads=2),
             torch.randint(10, (150, 6)),
@@ -134,7 +137,7 @@ def test_signals_of_the_weights(kind):
     }[kind]()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     way = {name: torch.randn(value.shape) for name, value in state.items()}
-    records = x.numpy(), torch.randint(3, (150,)).numpy()
+    records = x.numpy(), torch.randint(3, (len(x),)).numpy()
     here = (*layer_norms(network, state, *records), slopes(network, state, way, *records))
     with counting() as costs:
         there = (
