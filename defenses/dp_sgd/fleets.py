@@ -118,6 +118,7 @@ class OfFleet(DPSGD):
         amount: Any = {"noise_multiplier": 1.0} if fitter.dry else {"epsilon": epsilon}
         super().__init__(**amount, secret=fitter.secret, **settings)
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
+        self.on_gpu = fitter.device.type != "cpu"
 
     def _choose(self, chooser: Chooser) -> Choice:
         if way := self.settled.get("per_record"):
@@ -128,7 +129,7 @@ class OfFleet(DPSGD):
         return is_known_recordwise(module, self.base)
 
     def _ahead(self) -> bool:
-        return False  # the other cores have models of their own
+        return self.on_gpu and super()._ahead()  # on the CPU the other cores have models of their own
 
 
 @contextmanager

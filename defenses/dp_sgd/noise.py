@@ -197,7 +197,7 @@ class ParameterNoise:
         self.pinned = self.device.type == "cuda"
         self._flat = self._buffer()
         self._next: tuple[Draw, Float32[Tensor, "models count"], Future[None]] | None = None
-        many = self._flat.shape[1] >= MIN_VALUES_PER_THREAD
+        many = self._flat.numel() >= MIN_VALUES_PER_THREAD
         self._thread = ThreadPoolExecutor(1, "noise") if ahead and many else None
 
     def draw(

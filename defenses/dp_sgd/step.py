@@ -64,7 +64,7 @@ class PrivateStep:
             clipped.parameters,
             stacked=self.stacked,
             transposed=transposed(module),
-            ahead=ahead and not self.stacked and adds_noise and self.gradient_noise > 0,
+            ahead=ahead and adds_noise and self.gradient_noise > 0,
         )
         self.normals = StepNormals(self.sources, models, clipped.parameters[0].device)
         self.reduce: Callable[[Tensor], object] | None = torch.distributed.all_reduce if processes > 1 else None
