@@ -90,7 +90,7 @@ def test_a_plain_step(compose, models):
 @pytest.mark.parametrize("width", [4, 400])
 def test_bytes_of_a_step_do_not_depend_on_the_size_of_records(compose, tmp_path, width, defense):
     random = np.random.default_rng(0)
-    np.savez(tmp_path / "my.npz", x=random.standard_normal((300, width), dtype=np.float32), y=np.arange(300) % 2)
+    np.savez(tmp_path / "my.npz", x=random.standard_normal((400, width), dtype=np.float32), y=np.arange(400) % 2)
     data = ["data=npz", f"data.path={tmp_path / 'my.npz'}", "network=linear", *SHORT_FIT[2:]]
     _, steps = step_costs(compose(*data, *defense), models=1)
     noise = 4 * 2 * (width + 1) if defense else 0  # as long as the weights are
