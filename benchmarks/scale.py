@@ -58,6 +58,8 @@ TIMED_ATTACKS: Mapping[str, Callable[[], attacks.Attack]] = {
 }
 GRID_SIZES = ((64, 12_500), (64, 50_000), (128, 25_000), (256, 12_500), (256, 50_000))
 WHOLE_SIZES, SPARSE_SIZES = ("256x50000x4", "64x1000000x1"), ("256x50000x10x100",)
+TIMED_STEPS = ("scores", "metrics", "exposure")
+"""The scores of an attack, its metrics, and the exposure of each record, which a report has of its strongest alone."""
 LABEL_CLASSES, SMALL_ROLE, POLL_SECONDS = 10, 2_000, 0.05
 GIB_BYTES = 2**30
 
@@ -97,7 +99,7 @@ def fleet(folder: Path, models: int, records: int) -> attacks.View:
 
 
 def cost_of_attack(name: str, models: int, records: int, folder: Path) -> dict[str, Any]:
-    """CPU seconds of the scores and of all that the report measures of an attack, and anonymous memory."""
+    """CPU seconds of the scores and of what the report measures of each attack and of its strongest, and memory."""
     seen, attack, watched = fleet(folder, models, records), TIMED_ATTACKS[name](), Memory(os.getpid())
     with watched:
         start = time.process_time()
@@ -105,10 +107,12 @@ def cost_of_attack(name: str, models: int, records: int, folder: Path) -> dict[s
         scored = time.process_time()
         rows = [*leakage(attack, scores, seen, Bootstrap()), *null_rows({attack: scores}, seen, 0)]
         mean_roc(scores, seen.membership)
-        Exposure.of(scores, seen.membership, seen.labels, np.arange(records))
         measured = time.process_time()
+        Exposure.of(scores, seen.membership, seen.labels, np.arange(records))
+        exposed = time.process_time()
     auc = next(row.value for row in rows if row.metric == "auc" and row.model == "all")
-    return {"auc": auc, "scores": scored - start, "metrics": measured - scored, "gib": watched.peak / GIB_BYTES}
+    seconds = {"scores": scored - start, "metrics": measured - scored, "exposure": exposed - measured}
+    return {"auc": auc, **seconds, "gib": watched.peak / GIB_BYTES}
 
 
 class Memory:
@@ -148,19 +152,20 @@ def _anonymous(process: int) -> int:
 
 def grid(console: Console, folder: Path) -> None:
     """A line for each attack and size, and the exponents that fit them."""
-    table = Table("attack", "models", "records", "AUC", "scores s", "metrics s", "GiB", box=None, header_style="bold")
+    columns = "attack", "models", "records", "AUC", "scores s", "metrics s", "exposure s", "GiB"
+    table = Table(*columns, box=None, header_style="bold")
     exponents = Table("attack", "", "models^", "records^", box=None, header_style="bold")
     for name in TIMED_ATTACKS:
         costs = []
         for models, records in GRID_SIZES:
             command = [sys.executable, __file__, "--folder", str(folder), "--one", name, f"{models}x{records}"]
             cost = json.loads(subprocess.check_output(command, text=True))
-            costs.append([cost["scores"], cost["metrics"]])
-            numbers = f"{cost['auc']:.3f}", f"{cost['scores']:.2f}", f"{cost['metrics']:.2f}", f"{cost['gib']:.2f}"
-            table.add_row(name, str(models), f"{records:,}", *numbers)
+            costs.append([cost[step] for step in TIMED_STEPS])
+            seconds = [f"{cost[step]:.2f}" for step in TIMED_STEPS]
+            table.add_row(name, str(models), f"{records:,}", f"{cost['auc']:.3f}", *seconds, f"{cost['gib']:.2f}")
         known = np.column_stack([np.log(np.array(GRID_SIZES, dtype=float)), np.ones(len(GRID_SIZES))])
         fitted = np.linalg.lstsq(known, np.log(costs), rcond=None)[0]
-        for step, what in enumerate(("scores", "metrics")):
+        for step, what in enumerate(TIMED_STEPS):
             exponents.add_row(name, what, f"{fitted[0, step]:.2f}", f"{fitted[1, step]:.2f}")
     console.print(table, exponents, sep="\n")
 

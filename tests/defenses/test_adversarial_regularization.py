@@ -17,6 +17,7 @@ from torch import nn
 
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.loaders import Batch
+from palisade.data.placement import CPU
 from palisade.data.secret import Secret
 from palisade.data.split import Membership, Split
 from palisade.defenses.adversarial_regularization import AdversarialRegularization
@@ -105,7 +106,9 @@ def started(warm_up: int, weight: float = 2.0) -> tuple[Adversary, Target, Any]:
     )  # fmt: skip
     recipe = SimpleNamespace(epochs=6, batch_size=5)
     schedule = SimpleNamespace(steps_per_epoch=4)
-    fitter: Any = SimpleNamespace(dataset=dataset, secret=TEST_SECRET, models=[0], recipe=recipe, schedule=schedule)
+    fitter: Any = SimpleNamespace(
+        dataset=dataset, secret=TEST_SECRET, models=[0], recipe=recipe, schedule=schedule, device=CPU
+    )
     (adversary,) = AdversarialRegularization(weight=weight, warm_up=warm_up).callbacks(fitter, split)
     plain = AdversarialRegularization(weight=weight, warm_up=warm_up).loss
     module = Target(nn.Linear(4, 3), inputs=None, loss=plain, optimizer=None, loss_divisor=5.0)
