@@ -26,6 +26,7 @@ import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry
 from torch import Tensor
 from torch.optim import optimizer
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
@@ -223,7 +224,20 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if plain.get("pin_memory"):
         plain["pin_memory"] = False
     outputs = func(*tree_map(_raw, args), **tree_map(_raw, plain))
+    if torch.Tag.inplace_view in func.tags:
+        _change_shape(func, args, kwargs)
     return _returned(func, args, kwargs, outputs, wrap=(lambda each: each) if to_host else _wrapped)
+
+
+def _change_shape(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Gives a tensor, beside its values, the shape that an operator in place gives it, such as `unsqueeze_`."""
+    before = torch._C._meta_in_tls_dispatch_include()
+    with no_dispatch():
+        torch._C._set_meta_in_tls_dispatch_include(True)
+        try:
+            func(*args, **kwargs)
+        finally:
+            torch._C._set_meta_in_tls_dispatch_include(before)
 
 
 def _raw(leaf: Any) -> Any:

@@ -25,6 +25,12 @@ def test_values_are_those_of_the_cpu():
     assert layer.weight.grad.device == SIMULATED_DEVICE and torch.equal(layer.weight.grad.cpu(), gradient)
 
 
+def test_shapes_that_change_in_place_are_seen():
+    there = torch.ones(3, 2).to(SIMULATED_DEVICE)
+    assert there.unsqueeze_(1).shape == (3, 1, 2) and there.squeeze_().shape == (3, 2) and there.t_().shape == (2, 3)
+    assert (there + torch.ones(2, 3).to(SIMULATED_DEVICE)).shape == (2, 3)
+
+
 def test_tensors_in_two_places_are_refused():
     here, there = torch.ones(3), torch.ones(3).to(SIMULATED_DEVICE)
     for mix in (

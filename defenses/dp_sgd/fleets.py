@@ -22,7 +22,6 @@ from palisade.defenses.ccl import ConvexConcave
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
 from palisade.defenses.dp_sgd.mixing import BY_FIX
-from palisade.defenses.dp_sgd.noise import core_is_idle
 from palisade.defenses.dp_sgd.rules import READS_GRADIENTS, PrivacyWarning
 from palisade.defenses.dropout import Dropout, DroppedOut
 from palisade.defenses.hamp import HAMP
@@ -175,7 +174,7 @@ class OfFleet(DPSGD):
         rows = width if max_physical_batch is None else max_physical_batch
         super().__init__(**amount, secret=fitter.secret, max_physical_batch=rows, **settings)
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
-        self.device = fitter.device
+        self.on_gpu = fitter.device.type != "cpu"
 
     def _choose(self, chooser: Chooser) -> Choice:
         if way := self.settled.get("per_record"):
@@ -193,7 +192,7 @@ class OfFleet(DPSGD):
         return is_known_recordwise(module, self.base)
 
     def _ahead(self) -> bool:
-        return self.device.type != "cpu" and core_is_idle()  # on a CPU the other cores have models of their own
+        return self.on_gpu and super()._ahead()  # on the CPU the other cores have models of their own
 
 
 @contextmanager

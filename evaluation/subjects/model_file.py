@@ -17,6 +17,7 @@ from palisade.data.settings import import_object, place
 from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, numbers
 from palisade.evaluation.subjects.estimator import of_function, of_skops
 from palisade.evaluation.subjects.onnx_file import of_onnx
+from palisade.targets.device import chosen
 
 if TYPE_CHECKING:
     import torch
@@ -119,13 +120,16 @@ def of_file(
 def _of_torch(
     path: str, file: Path, network: Mapping[str, Any], level: Answers, classes: tuple[str, ...] | None
 ) -> AuditedModel:
-    if file.suffix == ".pt2":
-        module, size, dtype = _exported(path, file)
+    import torch
+
+    if file.suffix == ".pt2":  # its program may name the device that it was exported on
+        (module, size, dtype), device = _exported(path, file), torch.device("cpu")
     else:
-        module, size, dtype = _weighted(path, file, network), None, None
+        device = chosen()
+        module, size, dtype = _weighted(path, file, network).to(device), None, None
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
-        return _answers(f"model={path}", module, numbers(rows), size, dtype)
+        return _answers(f"model={path}", module, numbers(rows), size, dtype, device)
 
     return AuditedModel(name=f"model {path}", answers=level, ask=ask, inputs=numbers, classes=classes)
 
@@ -172,7 +176,12 @@ def _exported(path: str, file: Path) -> tuple[nn.Module, int | None, torch.dtype
 
 
 def _answers(
-    name: str, module: nn.Module, rows: Shaped[np.ndarray, "records ..."], size: int | None, dtype: torch.dtype | None
+    name: str,
+    module: nn.Module,
+    rows: Shaped[np.ndarray, "records ..."],
+    size: int | None,
+    dtype: torch.dtype | None,
+    device: torch.device,
 ) -> Shaped[np.ndarray, "records *classes"]:
     """The answers in batches; one that is too short for a fixed size is filled with copies of its last row."""
     import torch
@@ -183,7 +192,7 @@ def _answers(
     try:
         with torch.inference_mode():
             for start in range(0, len(inputs), step):
-                batch = inputs[start : start + step]
+                batch = inputs[start : start + step].to(device)
                 missing = 0 if size is None else size - len(batch)
                 outputs.append(module(torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]))[: len(batch)])
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
@@ -191,4 +200,4 @@ def _answers(
         raise ValueError(
             f"{name} cannot take features of shape {rows.shape}: {reason}; save them as it takes them"
         ) from None
-    return torch.cat(outputs).float().numpy()
+    return torch.cat(outputs).float().cpu().numpy()

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from simulated_device import SIMULATED_DEVICE, counting
 from torch import nn
 
 from palisade.data.secret import Secret
+from palisade.evaluation.subjects import model_file
 from palisade.evaluation.subjects.audited_model import numbers
 from palisade.evaluation.subjects.model_file import of_file, of_release
 from palisade.targets.release import ship
@@ -43,6 +45,16 @@ def test_weights_with_the_users_class(own):
     net, path = own
     model = of_file(path, {"_target_": "my_package.MyNet", "width": 5}, "logits")
     np.testing.assert_allclose(model.ask(INPUT_ROWS), net(torch.from_numpy(INPUT_ROWS)).detach().numpy(), rtol=1e-6)
+
+
+def test_weights_are_asked_on_the_device(own, monkeypatch):
+    _, path = own
+    expected = of_file(path, {"_target_": "my_package.MyNet", "width": 5}, "logits").ask(INPUT_ROWS)
+    monkeypatch.setattr(model_file, "chosen", lambda: SIMULATED_DEVICE)
+    model = of_file(path, {"_target_": "my_package.MyNet", "width": 5}, "logits")
+    with counting() as costs:
+        np.testing.assert_array_equal(model.ask(INPUT_ROWS), expected)
+    assert costs.total["kernel"] > 0
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+from device_fits import QUICK_DP_SGD, SETTLED_FAST, trained
 from simulated_device import SIMULATED_DEVICE, Costs, counting
-
-from palisade.data.dataset import from_config
-from palisade.data.secret import Secret
-from palisade.data.split import Membership
-from palisade.targets.training import make_fitter
 
 STACKED_MODELS = 8
 MAX_KERNELS_PER_PRIVATE_STEP = {"flat": 90, "per_layer": 90, "automatic": 90, "adaptive": 110}
@@ -49,19 +45,16 @@ class StepCosts(pl.Callback):
 
 def step_costs(settings, models: int) -> tuple[Costs, Sequence[tuple[Counter[str], Counter[str]]]]:
     """Costs of a fleet's training on the device, in all and of each step."""
-    dataset, secret, membership = from_config(settings), Secret.from_text("costs"), Membership(**settings["membership"])
-    settings = {**settings, "fleet": {**settings["fleet"], "at_once": models}}
-    fitter = make_fitter(settings, dataset, secret, list(range(models)), membership)
     with counting() as costs:
         tracker = StepCosts(costs)
-        fitter = replace(fitter, device=SIMULATED_DEVICE, tracker=tracker)
-        fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, fitter.models, secret))
+        trained(settings, models, SIMULATED_DEVICE, tracker=tracker, settled=SETTLED_FAST)
     assert costs.total["random"] == 0
-    return costs, tracker.each(fitter.schedule.steps_per_epoch)
+    return costs, tracker.each(steps_per_epoch=len(tracker.steps) // EPOCHS_PER_FIT)
 
 
+EPOCHS_PER_FIT = 3
 SHORT_FIT = ["data=digits", "network=mlp", "trainer.epochs=3", "trainer.batch_size=32", "split.pool=300"]
-PRIVATE_FIT = ["defense=dp_sgd", "defense.trainer.epochs=3", "defense.trainer.batch_size=32"]
+PRIVATE_FIT = [*QUICK_DP_SGD, "defense.trainer.epochs=3", "defense.trainer.batch_size=32"]
 
 
 @pytest.mark.parametrize("clipping", MAX_KERNELS_PER_PRIVATE_STEP)
@@ -90,7 +83,7 @@ def test_a_plain_step(compose, models):
 @pytest.mark.parametrize("width", [4, 400])
 def test_bytes_of_a_step_do_not_depend_on_the_size_of_records(compose, tmp_path, width, defense):
     random = np.random.default_rng(0)
-    np.savez(tmp_path / "my.npz", x=random.standard_normal((300, width), dtype=np.float32), y=np.arange(300) % 2)
+    np.savez(tmp_path / "my.npz", x=random.standard_normal((400, width), dtype=np.float32), y=np.arange(400) % 2)
     data = ["data=npz", f"data.path={tmp_path / 'my.npz'}", "network=linear", *SHORT_FIT[2:]]
     _, steps = step_costs(compose(*data, *defense), models=1)
     noise = 4 * 2 * (width + 1) if defense else 0  # as long as the weights are
