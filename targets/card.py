@@ -72,7 +72,8 @@ def network_of(
     name, settings = card["network"]["name"], card["network"]["settings"]
     make = network or NETWORKS_BY_NAME.get(name)
     if make is None:
-        raise ValueError(f"network={name}: expected one of {', '.join(NETWORKS_BY_NAME)}; give its class as network=")
+        known = ", ".join(path.rpartition(".")[2] for path in NETWORKS_BY_NAME)
+        raise ValueError(f"network={name}: expected one of {known}; give its class as network=")
     arguments = {**settings, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
     if network is None:
         with torch.device("meta"):
