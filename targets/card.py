@@ -74,6 +74,8 @@ def network_of(
     if make is None:
         known = ", ".join(path.rpartition(".")[2] for path in NETWORKS_BY_NAME)
         raise ValueError(f"network={name}: expected one of {known}; give its class as network=")
+    if network is None and settings.get("path") is not None:
+        raise ValueError("its network is to be read from a file of this machine, which no release asks for")
     arguments = {**settings, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
     if network is None:
         with torch.device("meta"):

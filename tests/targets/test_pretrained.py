@@ -129,12 +129,15 @@ def test_both_forms_of_a_file_give_one_network_and_a_release_needs_none(folder: 
         )
         models.append(model.eval())
     assert torch.equal(models[0](x), models[1](x))
-    card = {
+    card: dict[str, Any] = {
         "network": {"name": "palisade.targets.pretrained.Pretrained", "settings": {"architecture": TINY_ARCHITECTURE}},
         "data": {"shape": list(IMAGE_SHAPE), "classes": ["a", "b", "c"]},
     }
     released = network_of(card, None, models[0].state_dict())
     assert torch.equal(released.eval()(x), models[0](x))
+    card["network"]["settings"]["path"] = f"{folder}/backbone.pth"
+    with pytest.raises(ValueError, match="read from a file of this machine"):
+        network_of(card, None, models[0].state_dict())
 
 
 def test_a_run_is_named_by_the_content_of_the_file(compose: Any, folder: Path, tmp_path: Path) -> None:
