@@ -64,7 +64,7 @@ def by_hand(settings: dict[str, Any], model: int) -> tuple[dict[str, torch.Tenso
 
 @pytest.mark.parametrize("models", [(0,), (0, 1)], ids=["alone", "stacked"])
 def test_copies_are_averaged_before_clipping(compose: Any, models: tuple[int, ...]) -> None:
-    settings = compose(*SMALL_SETTINGS, f"defense.augmentations={COPIES_PER_RECORD}")
+    settings = compose(*SMALL_SETTINGS, f"+defense.augmentations={COPIES_PER_RECORD}")
     fleet, statement = fit(settings, models=models)
     for k, state in zip(models, fleet.states, strict=True):
         expected, norms = by_hand(settings, k)
@@ -76,15 +76,15 @@ def test_copies_are_averaged_before_clipping(compose: Any, models: tuple[int, ..
 @pytest.mark.parametrize("rows", [1, 7, 50])
 def test_parts_of_a_batch_add_up_to_it(compose: Any, rows: int) -> None:
     """A part holds whole records: 1 row at most means the copies of one record."""
-    copies = (*SMALL_SETTINGS, f"defense.augmentations={COPIES_PER_RECORD}")
+    copies = (*SMALL_SETTINGS, f"+defense.augmentations={COPIES_PER_RECORD}")
     whole, _ = fit(compose(*copies))
-    parts, _ = fit(compose(*copies, f"defense.max_physical_batch={rows}"))
+    parts, _ = fit(compose(*copies, f"+defense.max_physical_batch={rows}"))
     torch.testing.assert_close(dict(parts.states[0]), dict(whole.states[0]), atol=1e-6, rtol=1e-5)
 
 
 def test_copies_cost_no_privacy(compose: Any) -> None:
     private = (*SMALL_SETTINGS, "defense.epsilon=8", "defense.trainer.batch_size=10")
-    claims = [fit(compose(*private, f"defense.augmentations={copies}"))[1] for copies in (1, COPIES_PER_RECORD)]
+    claims = [fit(compose(*private, f"+defense.augmentations={copies}"))[1] for copies in (1, COPIES_PER_RECORD)]
     assert claims[0].epsilon == claims[1].epsilon <= 8
     assert claims[0].noise_multiplier == claims[1].noise_multiplier > 0
 
@@ -118,9 +118,9 @@ def test_the_average_of_the_weights_is_released(compose: Any, models: tuple[int,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("defense.augmentations=0",), "augmentations=0: expected an integer >= 1"),
-        (("defense.augmentations=4", "defense@defense.base=none"), "augmentations=4: expected 1 unless a base makes"),
-        (("defense.max_physical_batch=0",), "max_physical_batch=0: expected"),
+        (("+defense.augmentations=0",), "augmentations=0: expected an integer >= 1"),
+        (("+defense.augmentations=4", "defense@defense.base=none"), "augmentations=4: expected 1 unless a base makes"),
+        (("+defense.max_physical_batch=0",), "max_physical_batch=0: expected"),
     ],
 )
 def test_refusals_name_value_rule_and_remedy(compose: Any, changes: tuple[str, ...], message: str) -> None:
