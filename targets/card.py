@@ -74,7 +74,10 @@ def network_of(
     name, settings = card["network"]["name"], card["network"]["settings"]
     make = network or NETWORKS_BY_NAME.get(name)
     if make is None:
-        raise ValueError(f"network={name}: expected one of {', '.join(NETWORKS_BY_NAME)}; give its class as network=")
+        known = ", ".join(path.rpartition(".")[2] for path in NETWORKS_BY_NAME)
+        raise ValueError(f"network={name}: expected one of {known}; give its class as network=")
+    if network is None and settings.get("path") is not None:
+        raise ValueError("its network is to be read from a file of this machine, which no release asks for")
     rank = (settings.get("lora") or {}).get("rank")
     own = {key: value for key, value in settings.items() if key != "lora"}
     arguments = {**own, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}

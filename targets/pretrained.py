@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from palisade.data.settings import place
 
-IMAGE_CHANNELS = 3
+COLOR_CHANNELS = 3
 
 
 class Pretrained(nn.Module):
@@ -39,9 +39,9 @@ class Pretrained(nn.Module):
         self, *, shape: Sequence[int], classes: int, architecture: str, path: str | None = None, frozen: bool = False
     ) -> None:
         super().__init__()
-        if len(shape) != 3 or shape[0] != IMAGE_CHANNELS:
+        if len(shape) != 3 or shape[0] != COLOR_CHANNELS:
             raise ValueError(
-                f"network=pretrained: expected images ({IMAGE_CHANNELS}, height, width), not {tuple(shape)}; choose"
+                f"network=pretrained: expected images ({COLOR_CHANNELS}, height, width), not {tuple(shape)}; choose"
                 " another one"
             )
         if not isinstance(frozen, bool):
@@ -102,9 +102,9 @@ def _load(network: nn.Module, path: str, head: str, architecture: str) -> None:
     """Puts a file's weights into all layers but the last, which may be one for other classes there."""
     weights, own = _read(path), network.state_dict()
     wanted = {name: value.shape for name, value in own.items() if not name.startswith(f"{head}.")}
-    of_file = {name: value.shape for name, value in weights.items() if not name.startswith(f"{head}.")}
-    if wanted != of_file:
-        differing = sorted(name for name in {*wanted, *of_file} if wanted.get(name) != of_file.get(name))
+    read = {name: value.shape for name, value in weights.items() if not name.startswith(f"{head}.")}
+    if wanted != read:
+        differing = sorted(name for name in {*wanted, *read} if wanted.get(name) != read.get(name))
         raise ValueError(
             f"network.path={path}: expected the weights of network.architecture={architecture}, but {len(differing)}"
             f" differ, such as {differing[0]}; give another file or architecture"

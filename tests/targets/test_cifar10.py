@@ -24,7 +24,7 @@ from palisade.targets.training import make_fitter
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
 TEST_BATCH = "cifar-10-batches-py/test_batch"
-FEW_RECORDS, PUBLISHED_RATE, PUBLISHED_DELTA = 50_000, 4096 / 50_000, 1e-5
+PUBLISHED_RECORDS, PUBLISHED_RATE, PUBLISHED_DELTA = 50_000, 4096 / 50_000, 1e-5
 SMALL_PARTS = ("defense.augmentations=2", "defense.max_physical_batch=32")
 FEW_IMAGES = ("split.pool=64", "split.test=20", "secret=cifar")
 pytestmark = pytest.mark.skipif(not (SHARED_DATA / f"{TEST_BATCH}.xz").is_file(), reason="no ../shared/data/cifar10")
@@ -89,7 +89,7 @@ def test_the_private_recipe_is_the_published_one(compose: Any) -> None:
     assert (trainer["batch_size"], defense["augmentations"], defense["max_grad_norm"]) == (4096, 16, 1.0)
     assert (trainer["optimizer"]["lr"], trainer["optimizer"]["momentum"], defense["weight_averaging"]) == (2, 0, True)
     assert (defense["epsilon"], defense["delta"]) == (1, PUBLISHED_DELTA)
-    steps = trainer["epochs"] * -(-FEW_RECORDS // trainer["batch_size"])
+    steps = trainer["epochs"] * -(-PUBLISHED_RECORDS // trainer["batch_size"])
     assert 865 <= steps <= 875
 
 

@@ -21,7 +21,7 @@ from palisade.targets.run import identity
 from palisade.targets.statement import Statement
 from palisade.targets.training import make_fitter
 
-SMALL_NETWORK, RGB_SHAPE = "shufflenet_v2_x0_5", (3, 32, 32)
+TINY_ARCHITECTURE, IMAGE_SHAPE = "shufflenet_v2_x0_5", (3, 32, 32)
 VISION_FOLDER = Path(sys.prefix) / "vision"
 COMPILED_OPERATORS = tuple(
     f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" for name in ("nms", "qnms")
@@ -51,8 +51,8 @@ def weights(torchvision: Any) -> dict[str, torch.Tensor]:
     """A backbone as if it had been trained on seven classes."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        network = torchvision.models.get_model(SMALL_NETWORK, weights=None, num_classes=7)
-        network(torch.randn(8, *RGB_SHAPE))  # its statistics are those of some images
+        network = torchvision.models.get_model(TINY_ARCHITECTURE, weights=None, num_classes=7)
+        network(torch.randn(8, *IMAGE_SHAPE))  # its statistics are those of some images
     return dict(network.state_dict())
 
 
@@ -63,7 +63,7 @@ def folder(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFa
     save_file(weights, folder / "backbone.safetensors")
     torch.save(weights, folder / "backbone.pth")
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(60, *RGB_SHAPE)).astype(np.float32), rng.integers(0, 3, 60)
+    x, y = rng.normal(size=(60, *IMAGE_SHAPE)).astype(np.float32), rng.integers(0, 3, 60)
     x[:, 0] += y[:, None, None]
     np.savez(folder / "colors.npz", x=x, y=y)
     return folder
@@ -72,7 +72,7 @@ def folder(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFa
 def settings_of(compose: Any, folder: Path, *overrides: str) -> dict[str, Any]:
     named = (
         "network=pretrained",
-        f"network.architecture={SMALL_NETWORK}",
+        f"network.architecture={TINY_ARCHITECTURE}",
         f"network.path={folder}/backbone.safetensors",
     )
     data = ("data=npz", f"data.path={folder}/colors.npz", "split.pool=40", "split.test=10")
@@ -121,18 +121,23 @@ def test_no_claim_is_made_with_batch_norm_that_is_trained(compose: Any, folder: 
 
 
 def test_both_forms_of_a_file_give_one_network_and_a_release_needs_none(folder: Path) -> None:
-    x, models = torch.randn(2, *RGB_SHAPE), []
+    x, models = torch.randn(2, *IMAGE_SHAPE), []
     for suffix in ("safetensors", "pth"):
         torch.manual_seed(0)
-        model = Pretrained(shape=RGB_SHAPE, classes=3, architecture=SMALL_NETWORK, path=f"{folder}/backbone.{suffix}")
+        model = Pretrained(
+            shape=IMAGE_SHAPE, classes=3, architecture=TINY_ARCHITECTURE, path=f"{folder}/backbone.{suffix}"
+        )
         models.append(model.eval())
     assert torch.equal(models[0](x), models[1](x))
-    card = {
-        "network": {"name": "palisade.targets.pretrained.Pretrained", "settings": {"architecture": SMALL_NETWORK}},
-        "data": {"shape": list(RGB_SHAPE), "classes": ["a", "b", "c"]},
+    card: dict[str, Any] = {
+        "network": {"name": "palisade.targets.pretrained.Pretrained", "settings": {"architecture": TINY_ARCHITECTURE}},
+        "data": {"shape": list(IMAGE_SHAPE), "classes": ["a", "b", "c"]},
     }
     released = network_of(card, None, models[0].state_dict())
     assert torch.equal(released.eval()(x), models[0](x))
+    card["network"]["settings"]["path"] = f"{folder}/backbone.pth"
+    with pytest.raises(ValueError, match="read from a file of this machine"):
+        network_of(card, None, models[0].state_dict())
 
 
 def test_a_run_is_named_by_the_content_of_the_file(compose: Any, folder: Path, tmp_path: Path) -> None:
@@ -166,9 +171,9 @@ def test_a_run_is_named_by_the_content_of_the_file(compose: Any, folder: Path, t
 )
 def test_refusals_name_value_rule_and_remedy(folder: Path, changes: dict[str, Any], message: str) -> None:
     settings: dict[str, Any] = {
-        "architecture": SMALL_NETWORK,
+        "architecture": TINY_ARCHITECTURE,
         "path": str(folder / "backbone.pth"),
-        "shape": RGB_SHAPE,
+        "shape": IMAGE_SHAPE,
     }
     with pytest.raises(ValueError, match=message) as error:
         Pretrained(classes=3, **{**settings, **changes})
@@ -180,5 +185,5 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(
         ValueError, match=r"expected torchvision to be installed.*pip install -e '\.\[vision\]'"
     ) as error:
-        Pretrained(shape=RGB_SHAPE, classes=3, architecture=SMALL_NETWORK)
+        Pretrained(shape=IMAGE_SHAPE, classes=3, architecture=TINY_ARCHITECTURE)
     assert "\n" not in str(error.value)

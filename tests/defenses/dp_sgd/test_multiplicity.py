@@ -19,8 +19,8 @@ from palisade.targets.fleet import Fleet
 from palisade.targets.statement import Statement
 from palisade.targets.training import make_defense, make_fitter
 
-FEW_COPIES, CLIP_NORM, NOISE_SCALE = 3, 1.8, 0.3
-TEST_KEY = Secret.from_text("copies")
+COPIES_PER_RECORD, CLIP_NORM, NOISE_SCALE = 3, 1.8, 0.3
+TEST_SECRET = Secret.from_text("copies")
 SMALL_SETTINGS = (
     *("data=digits", "split.pool=60", "network.hidden=[8]", "defense=dp_sgd", "defense@defense.base=augmentation"),
     *("defense.epsilon=inf", f"defense.max_grad_norm={CLIP_NORM}", f"defense.base.amount={NOISE_SCALE}"),
@@ -31,24 +31,28 @@ SMALL_SETTINGS = (
 
 def fit(settings: dict[str, Any], *, models: tuple[int, ...] = (0,)) -> tuple[Fleet, Statement]:
     dataset, membership = from_config(settings), Membership()
-    fitter = make_fitter({**settings, "fleet": {"at_once": len(models)}}, dataset, TEST_KEY, list(models), membership)
-    fleet = fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, list(models), TEST_KEY))
+    fitter = make_fitter(
+        {**settings, "fleet": {"at_once": len(models)}}, dataset, TEST_SECRET, list(models), membership
+    )
+    fleet = fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, list(models), TEST_SECRET))
     return fleet, fitter.defense.statement(fleet)
 
 
 def by_hand(settings: dict[str, Any], model: int) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Weights after a step on every member, and the norms of the records' averaged gradients."""
     dataset, membership = from_config(settings), Membership()
-    fitter = make_fitter({**settings, "fleet": {"at_once": 1}}, dataset, TEST_KEY, [model], membership)
-    members = dataset.split.pool[membership.draw(dataset.split, [model], TEST_KEY)[0]]
-    shape = (len(members) * FEW_COPIES, *dataset.shape)
-    noise = TEST_KEY.numpy("augmentation", model, 0).standard_normal(shape, dtype=np.float32)
+    fitter = make_fitter({**settings, "fleet": {"at_once": 1}}, dataset, TEST_SECRET, [model], membership)
+    members = dataset.split.pool[membership.draw(dataset.split, [model], TEST_SECRET)[0]]
+    shape = (len(members) * COPIES_PER_RECORD, *dataset.shape)
+    noise = TEST_SECRET.numpy("augmentation", model, 0).standard_normal(shape, dtype=np.float32)
     network = fitter.initial_network(model)
     total, norms = [torch.zeros_like(parameter) for parameter in network.parameters()], []
     for place, record in enumerate(members):
-        own = noise[place * FEW_COPIES : (place + 1) * FEW_COPIES]
+        own = noise[place * COPIES_PER_RECORD : (place + 1) * COPIES_PER_RECORD]
         copies = torch.from_numpy(dataset.x[record] + np.float32(NOISE_SCALE) * own)
-        loss = F.cross_entropy(network(copies), torch.tensor([dataset.y[record]] * FEW_COPIES))  # the copies' mean
+        loss = F.cross_entropy(
+            network(copies), torch.tensor([dataset.y[record]] * COPIES_PER_RECORD)
+        )  # the copies' mean
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         norm = float(sum(g.double().square().sum() for g in gradients) ** 0.5)
         norms.append(norm)
@@ -60,27 +64,27 @@ def by_hand(settings: dict[str, Any], model: int) -> tuple[dict[str, torch.Tenso
 
 @pytest.mark.parametrize("models", [(0,), (0, 1)], ids=["alone", "stacked"])
 def test_copies_are_averaged_before_clipping(compose: Any, models: tuple[int, ...]) -> None:
-    settings = compose(*SMALL_SETTINGS, f"defense.augmentations={FEW_COPIES}")
+    settings = compose(*SMALL_SETTINGS, f"+defense.augmentations={COPIES_PER_RECORD}")
     fleet, statement = fit(settings, models=models)
     for k, state in zip(models, fleet.states, strict=True):
         expected, norms = by_hand(settings, k)
         assert min(norms) < CLIP_NORM < max(norms)
         torch.testing.assert_close(dict(state), expected, atol=1e-6, rtol=1e-4)
-    assert (statement.augmentations, statement.records_per_unit, statement.unit) == (FEW_COPIES, 1, "record")
+    assert (statement.augmentations, statement.records_per_unit, statement.unit) == (COPIES_PER_RECORD, 1, "record")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 50])
 def test_parts_of_a_batch_add_up_to_it(compose: Any, rows: int) -> None:
     """A part holds whole records: 1 row at most means the copies of one record."""
-    copies = (*SMALL_SETTINGS, f"defense.augmentations={FEW_COPIES}")
+    copies = (*SMALL_SETTINGS, f"+defense.augmentations={COPIES_PER_RECORD}")
     whole, _ = fit(compose(*copies))
-    parts, _ = fit(compose(*copies, f"defense.max_physical_batch={rows}"))
+    parts, _ = fit(compose(*copies, f"+defense.max_physical_batch={rows}"))
     torch.testing.assert_close(dict(parts.states[0]), dict(whole.states[0]), atol=1e-6, rtol=1e-5)
 
 
 def test_copies_cost_no_privacy(compose: Any) -> None:
     private = (*SMALL_SETTINGS, "defense.epsilon=8", "defense.trainer.batch_size=10")
-    claims = [fit(compose(*private, f"defense.augmentations={copies}"))[1] for copies in (1, FEW_COPIES)]
+    claims = [fit(compose(*private, f"+defense.augmentations={copies}"))[1] for copies in (1, COPIES_PER_RECORD)]
     assert claims[0].epsilon == claims[1].epsilon <= 8
     assert claims[0].noise_multiplier == claims[1].noise_multiplier > 0
 
@@ -90,13 +94,13 @@ def test_a_record_is_drawn_once_with_all_its_copies(persons: np.ndarray | None) 
     members = [np.arange(0, 50, 2), np.arange(1, 40, 2)]
     schedule = TrainingSchedule(size=25, batch_size=8, epochs=2)
     once, several = (
-        Poisson(members, [0, 1], schedule, TEST_KEY, persons=persons, augmentations=copies)
-        for copies in (1, FEW_COPIES)
+        Poisson(members, [0, 1], schedule, TEST_SECRET, persons=persons, augmentations=copies)
+        for copies in (1, COPIES_PER_RECORD)
     )
-    assert several.rows_per_unit == FEW_COPIES * once.rows_per_unit
+    assert several.rows_per_unit == COPIES_PER_RECORD * once.rows_per_unit
     for (index, mask), (indices, masks) in zip(once, several, strict=True):
-        np.testing.assert_array_equal(indices, np.repeat(index, FEW_COPIES, axis=1))
-        np.testing.assert_array_equal(masks, np.repeat(mask, FEW_COPIES, axis=1))
+        np.testing.assert_array_equal(indices, np.repeat(index, COPIES_PER_RECORD, axis=1))
+        np.testing.assert_array_equal(masks, np.repeat(mask, COPIES_PER_RECORD, axis=1))
 
 
 @pytest.mark.parametrize("models", [(0,), (0, 1)], ids=["alone", "stacked"])
@@ -114,9 +118,9 @@ def test_the_average_of_the_weights_is_released(compose: Any, models: tuple[int,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("defense.augmentations=0",), "augmentations=0: expected an integer >= 1"),
-        (("defense.augmentations=4", "defense@defense.base=none"), "augmentations=4: expected 1 unless a base makes"),
-        (("defense.max_physical_batch=0",), "max_physical_batch=0: expected"),
+        (("+defense.augmentations=0",), "augmentations=0: expected an integer >= 1"),
+        (("+defense.augmentations=4", "defense@defense.base=none"), "augmentations=4: expected 1 unless a base makes"),
+        (("+defense.max_physical_batch=0",), "max_physical_batch=0: expected"),
     ],
 )
 def test_refusals_name_value_rule_and_remedy(compose: Any, changes: tuple[str, ...], message: str) -> None:
