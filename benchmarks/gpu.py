@@ -52,7 +52,7 @@ DEVICE_EVENTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is measured.
+    """Amounts that are measured.
 
     Args:
         stacks: models side by side of an MLP.
