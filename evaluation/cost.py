@@ -11,6 +11,7 @@ from typing import NamedTuple
 from threadpoolctl import threadpool_limits
 
 from palisade.attacks.parts.blocks import NUMBERS_AT_ONCE
+from palisade.attacks.parts.neighbor_copies import COPY_COUNT
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.format import console_for, empty_table, show
@@ -18,7 +19,6 @@ from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
-from palisade.evaluation.signals.documents import COPIES_PER_DOCUMENT
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import answer_paths, stamp
@@ -221,9 +221,7 @@ def _signals(run: Run, protocol: AttackProtocol, time_of: AnswerTime) -> _Signal
     records = len(run.dataset.split.audited)
     answers = len(run.models()) * records
     if any("neighbors" in threat.tokens for threat in threats) and run.has_weights():
-        signals = signals.and_also(
-            "neighbor_losses", run, answers * COPIES_PER_DOCUMENT * time_of.model, answers * COPIES_PER_DOCUMENT
-        )
+        signals = signals.and_also("neighbor_losses", run, answers * COPY_COUNT * time_of.model, answers * COPY_COUNT)
     hidden = run.has_weights() and not is_vectors(run.dataset.x) and not run.dataset.positional
     if hidden and any(threat.shadow_features for threat in threats):
         asked = min(SHADOW_MODELS, len(run.models())) * records

@@ -17,6 +17,7 @@ from scipy.special import softmax
 
 from palisade.attacks import Attack, LossThreshold, View
 from palisade.attacks.parts.answers import MappedAnswers
+from palisade.attacks.parts.neighbor_copies import COPY_COUNT
 from palisade.attacks.parts.signals import temperatures_of
 from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.attacks.parts.view import is_vectors
@@ -26,7 +27,7 @@ from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, null_rows, null_rows_of_groups
 from palisade.evaluation.measuring.measure import contributions, groups, row, rows_of_models
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.evaluation.signals.documents import COPIES_PER_DOCUMENT, token_answers_of
+from palisade.evaluation.signals.documents import token_answers_of
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import rows_of, saved
@@ -237,9 +238,7 @@ class Cast:
         """Random answers of language models about documents and the population."""
         data = self.run.dataset
         others = data.split.population[: max(2, math.ceil(self.share * len(data.split.population)))]
-        copies = np.broadcast_to(
-            self.rng.random(COPIES_PER_DOCUMENT, dtype=np.float32), (self.models, len(audited), COPIES_PER_DOCUMENT)
-        )
+        copies = np.broadcast_to(self.rng.random(COPY_COUNT, dtype=np.float32), (self.models, len(audited), COPY_COUNT))
         tokens = self._tokens(data.y[audited], copies)
         shown: dict[str, Any] = {"tokens": tokens, "signals": tokens.rows()}
         if len(data.split.population):

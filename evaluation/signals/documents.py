@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from palisade.attacks import ThreatModel
 from palisade.attacks.parts.answers import MappedAnswers
+from palisade.attacks.parts.neighbor_copies import COPY_COUNT, neighbor_copies
 from palisade.attacks.parts.signals import token_rows
 from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.dataset import Dataset
@@ -22,8 +23,6 @@ from palisade.evaluation.signals.stored import answers, cached, mean_log_probabi
 from palisade.targets.base_model import has_base
 from palisade.targets.run import Run
 
-COPIES_PER_DOCUMENT, CHANGED_SHARE = 20, 0.1
-"""Edited copies of each document, and the share of its tokens that is another one in each (at least one token)."""
 COLUMNS_OF_FIELDS = {
     "log_probabilities": "log_probability",
     "means": "mean",
@@ -168,28 +167,11 @@ def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndar
     data, tokens = run.dataset, run.dataset.preprocessing
     assert isinstance(tokens, Sequences)
     y, drawn_from = data.y[data.split.audited], data.y[others]
-    edited = list(edited_copies(y, drawn_from[drawn_from != NO_TOKEN], seed=run.config["seed"]))
-    losses = np.empty((len(run.models()), len(y), COPIES_PER_DOCUMENT), dtype=np.float32)
+    counts = np.bincount(drawn_from[drawn_from != NO_TOKEN], minlength=tokens.vocabulary)
+    edited = neighbor_copies(y, y != NO_TOKEN, counts / counts.sum(), seed=run.config["seed"])
+    losses = np.empty((len(run.models()), len(y), COPY_COUNT), dtype=np.float32)
     for place, model in enumerate(run.models()):
         fleet = load_fleet(run.config, data, run.folder, [model])
         for copy, changed in enumerate(edited):
             losses[place, :, copy] = -mean_log_probability(fleet.answers(tokens.inputs_of(changed), changed)[0])
     return losses
-
-
-def edited_copies(
-    y: Int64[np.ndarray, "documents T"], law: Int64[np.ndarray, "tokens"], *, seed: int
-) -> Iterator[Int64[np.ndarray, "documents T"]]:
-    """Copies of documents in each of which a tenth of the tokens, at least one, is drawn from others.
-
-    Args:
-        y: the tokens of the documents, −1 behind the last one.
-        law: tokens to draw from, as often as they occur.
-        seed: public.
-    """
-    rng, is_token = np.random.default_rng([seed, *b"neighbors"]), y != NO_TOKEN
-    counts = np.maximum(1, np.round(CHANGED_SHARE * is_token.sum(axis=1))).astype(np.int64)
-    for _ in range(COPIES_PER_DOCUMENT):
-        order = np.where(is_token, rng.random(y.shape), 2.0).argsort(axis=1).argsort(axis=1)
-        replaced = is_token & (order < counts[:, None])
-        yield np.where(replaced, rng.choice(law, size=y.shape), y)
