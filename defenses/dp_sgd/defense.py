@@ -101,8 +101,8 @@ class DPSGDDefense(Defense):
         self, members: Sequence[Int64[ndarray, "_"]], models: Sequence[int], fitter: Fitter, split: Split
     ) -> Poisson:
         """Poisson sampling of records, or of persons with a bounded number of records each."""
-        copies = {"records_per_person": self.records_per_person, "augmentations": self.augmentations}
-        return fleets.sampler_of(fitter, split, members, models, **copies)
+        bound, copies = self.records_per_person, self.augmentations
+        return fleets.sampler_of(fitter, split, members, models, records_per_person=bound, augmentations=copies)
 
     def network(self, network: nn.Module) -> nn.Module:
         """The architecture that the base makes of it."""

@@ -19,7 +19,7 @@ from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.report.run_report import tidy_csv
 from palisade.evaluation.signals.inner import last_hidden
-from palisade.targets import device, training, workers
+from palisade.targets import device, engines, training
 from palisade.targets.digests import DIGEST_SUFFIX
 from palisade.targets.progress import LOG_FILE
 from palisade.targets.run import Run
@@ -108,6 +108,6 @@ def test_workers_inherit_the_choice(monkeypatch):
     try:
         for name in ("mps", "cpu"):
             monkeypatch.setenv(device.DEVICE_VARIABLE, name)
-            assert set(workers.run(place_of, [(1,), (2,)], 2)) == {name}
+            assert set(engines.run(place_of, [(1,), (2,)], 2)) == {name}
     finally:
-        workers.stop()
+        engines.stop()
