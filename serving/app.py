@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -93,7 +94,8 @@ class Service:
         self._watch(client, encoded)
         answers = await self.queue.answers(encoded.inputs)
         self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
-        return answers
+        # All digits: the shortest decimals of float32, read as others, would break the ties of rounded answers.
+        return answers.astype(np.float64) if self.served.release.form == "probabilities" else answers
 
     def _watch(self, client: Client, encoded: EncodedRows) -> None:
         """Shows the monitor a request that will be answered; what follows concerns the next ones."""

@@ -96,8 +96,8 @@ def class_scores(
         raise ValueError(f"{named} are {array.dtype} of shape {array.shape}; save (records, classes) numbers{instead}")
     if array.ndim == 2 and array.shape[1] < MIN_CLASSES:
         raise ValueError(f"{named} have shape {array.shape}; a classifier has at least 2 classes, score each")
-    if level == "probabilities" and array.dtype.kind == "f":  # what arithmetic in float32 leaves
-        array = np.where((array < 0) & (array > -ROUNDED_TO_ZERO), 0, array).astype(array.dtype)
+    if level == "probabilities" and array.dtype.kind == "f":  # in float64, as JSON has them: alike in ties
+        array = np.where((array < 0) & (array > -ROUNDED_TO_ZERO), 0, array).astype(np.float64)
     if array.ndim == 1:
         array = _of_two_classes(named, level, array)
     if classes is not None and array.shape[1] != len(classes):

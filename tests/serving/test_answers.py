@@ -61,8 +61,7 @@ def test_an_audit_over_http_is_that_of_the_release(digits_release, guard: str, t
     here = audited("here", "audit=model", f"release={folder / 'released'}")
     assert over_http.keys() == here.keys() and len(here) > 10
     for key, value in here.items():
-        # Rounded scores tie, and the last bits of decimals in JSON break ties otherwise than those of float32.
-        assert over_http[key] == pytest.approx(value, abs=1e-3 if guard == "rounding" else 1e-6), key
+        assert over_http[key] == pytest.approx(value, abs=1e-6), key
 
 
 def flat(report: object, key: str = "") -> dict[str, float]:
