@@ -37,6 +37,7 @@ def trainer_arguments(chosen: torch.device) -> dict[str, Any]:
         parallel_devices=[own_device(chosen, number) for number in range(together.size())],
         cluster_environment=LightningEnvironment(),
         process_group_backend="nccl" if chosen.type == "cuda" else "gloo",
+        timeout=together.PATIENCE_TIME,
     )
     return {"strategy": strategy, "accelerator": chosen.type, "use_distributed_sampler": False}
 

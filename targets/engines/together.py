@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from palisade.targets import progress
@@ -18,6 +19,8 @@ PROCESSES_VARIABLE = "PALISADE_DEVICES_PER_MODEL"
 """Variable of the environment, which workers share with the process that started them."""
 RANK_VARIABLE, SIZE_VARIABLE = "LOCAL_RANK", "PALISADE_TOGETHER"
 """Variables of a process that trains together with others: its number, which Lightning reads too, and how many."""
+PATIENCE_TIME = timedelta(minutes=5)
+"""Time that processes which train together wait for each other, at the start or in a step."""
 
 
 def choose(processes: int) -> None:
@@ -42,6 +45,9 @@ def processes(function: Callable[..., object], arguments: tuple[Any, ...]) -> It
     Args:
         function: importable by name; trains the same models as the block does, and writes nothing.
         arguments: plain values.
+
+    Raises:
+        ChildProcessError: if another process ended before the block did; it waits `PATIENCE_TIME` at most.
     """
     count = int(os.environ.get(PROCESSES_VARIABLE, "1"))
     if count == 1:
@@ -59,6 +65,13 @@ def processes(function: Callable[..., object], arguments: tuple[Any, ...]) -> It
         for other in others:
             other.start()
         yield
+    except Exception as error:
+        if codes := [other.exitcode for other in others if other.exitcode]:
+            raise ChildProcessError(
+                f"a process that trains beside the first ended with exit code {codes[0]}; engine.devices_per_model=1"
+                " trains without it"
+            ) from error
+        raise
     finally:
         _leave_group()
         for other in others:

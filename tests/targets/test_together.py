@@ -23,6 +23,7 @@ def restored() -> Iterator[None]:
     engines.choose({"_target_": "palisade.targets.engines.local.LocalEngine"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("defense=dp_sgd", "defense.trainer.epochs=2")], ids=["plain", "dp_sgd"])
 def test_two_processes_train_a_model_of_a_run_as_one_does(tmp_path: Path, words: tuple[str, ...]) -> None:
     states, logs = [], []
