@@ -10,7 +10,7 @@ import commands
 import numpy as np
 import pytest
 import requests
-from conftest import DIGIT_IMAGES, running
+from running_server import DIGIT_IMAGES, running
 from sklearn.datasets import load_digits
 
 from palisade.evaluation.subjects.endpoint import Endpoint

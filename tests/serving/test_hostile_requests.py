@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from conftest import DIGIT_IMAGES, RunningServer, command, running
+from running_server import DIGIT_IMAGES, RunningServer, command, running
 
 LOUD_RATE = 2
 """Records a second that a flood is held to."""

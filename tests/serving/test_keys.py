@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import DIGIT_IMAGES, command, running
+from running_server import DIGIT_IMAGES, command, running
 
 from palisade.serving.bodies import RefusedError
 from palisade.serving.keys import KEY_PREFIX, KeyFile, KeyRing, hashed

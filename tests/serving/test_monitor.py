@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import DIGIT_IMAGES, command, running
+from running_server import DIGIT_IMAGES, command, running
 
 from palisade.attacks import Boundary, View
 from palisade.data.location30 import Location30

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from conftest import DIGIT_IMAGES, RunningServer, command, free_port, running
+from running_server import DIGIT_IMAGES, RunningServer, command, free_port, running
 from test_stores import DURABLE_OPTIONS, redis_server
 
 pytestmark = [

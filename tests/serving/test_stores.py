@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import free_port
+from running_server import free_port
 
 from palisade.serving.bodies import RefusedError
 from palisade.serving.keys import Client

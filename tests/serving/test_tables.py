@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import DIGIT_IMAGES, running
+from running_server import DIGIT_IMAGES, running
 
 from palisade.data.columns import Columns
 from palisade.data.preprocessing import Scale

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import DIGIT_IMAGES, running
+from running_server import DIGIT_IMAGES, running
 
 from palisade.evaluation.statistics.metrics import roc_auc
 

@@ -108,7 +108,7 @@ def test_a_fit_that_moved_nothing_fails(compose, written):
     config = compose(*overrides, "network.lora.rank=2", "trainer.optimizer.lr=1e-30", "trainer.batch_size=8")
     dataset, secret, membership = from_config(config), Secret.from_text("base"), Membership()
     fitter = make_fitter(config, dataset, secret, [0], membership)
-    fleet = replace(fitter, dry=True).train(dataset.split, membership.draw(dataset.split, [0], secret))
+    fleet = replace(fitter, steps=0).train(dataset.split, membership.draw(dataset.split, [0], secret))
     with pytest.raises(ValueError, match=r"^model 0: training moved none of its low-rank weights; "):
         check_moved(fitter, fleet)
 
