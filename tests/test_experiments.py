@@ -83,7 +83,8 @@ def test_every_line_makes_what_it_names(compose, experiment, line):
         check(compose(f"experiment={experiment}", *job))
 
 
-COMPARED_DEFENSES = {path.stem for path in (CONF_FOLDER / "defense").glob("*.yaml")}
+COMPARED_DEFENSES = {path.stem for path in (CONF_FOLDER / "defense").glob("*.yaml")} - {"rare_removal"}
+"""Defenses of a table; rare examples are removed from documents alone."""
 GUARD_NAMES = {path.stem for path in (CONF_FOLDER / "guard").glob("*.yaml")}
 
 

@@ -105,7 +105,7 @@ def test_costs_are_said_beforehand(evaluated, tmp_path):
         ("train.py", ("guard=rounding",), "guard=rounding: expected none for language models"),
         ("train.py", ("canary=ood", "canary.count=5"), "canary.kind=ood: expected clean, secret, new_token for doc"),
         ("train.py", ("canary=new_token", "canary.count=5"), "data.new_tokens=0: expected at least canary.count=5"),
-        ("train.py", ("canary=secret",), "data.length=24: expected at least 29, the tokens of a secret"),
+        ("train.py", ("canary=secret",), "data.length=24: expected at least 25, the tokens of a secret"),
         ("train.py", ("network=mlp",), "network=mlp or linear: expected records of numbers"),
         ("train.py", ("defense=mixup",), "defense=mixup: expected data of one class a record, since tokens are no"),
         ("evaluate.py", ("threat=label_only",), "threat.outputs=label: expected whole answers of language models"),

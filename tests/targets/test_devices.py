@@ -24,7 +24,8 @@ from palisade.targets.residual import ResNet9
 from palisade.targets.training import make_defense
 from palisade.targets.transformer import Transformer
 
-DEFENSE_NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "defense").glob("*.yaml"))
+DEFENSE_FILES = (Path(__file__).parents[2] / "conf" / "defense").glob("*.yaml")
+DEFENSE_NAMES = sorted({path.stem for path in DEFENSE_FILES} - {"rare_removal"})  # which is for documents
 SHORT_DEFENSES = {
     "adversarial_regularization": ["defense.weight=0.1", "trainer.optimizer.lr=0.02"],
     "pate": ["defense.teachers=3", "defense.queries=50", "defense.noise_multiplier=1"],

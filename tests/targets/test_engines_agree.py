@@ -106,6 +106,7 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
 
 
+@pytest.mark.slow  # jobs of a busy machine take long to end
 @needs_proc
 def test_jobs_end_with_the_command(tmp_path: Path) -> None:
     engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})

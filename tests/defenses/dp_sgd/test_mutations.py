@@ -226,5 +226,5 @@ def test_forgotten_accountant_is_noticed(monkeypatch: Patch, tmp_path: Path) -> 
 
 
 def test_noise_in_every_process_is_noticed(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, RuntimeError)):  # other weights, or a fit that ends with an error
         check_two_processes(tmp_path, planted=noise_in_every_process)
