@@ -13,7 +13,7 @@ from palisade.attacks.parts.token_attack import TokenAttack, mean_of_smallest
 from palisade.attacks.parts.tokens import TokenAnswers
 
 SMALLEST_SPREAD = 1e-3
-"""What σ_t counts as at least, in nats: a model that is certain has none, and rounding must not decide."""
+"""Lower bound of σ_t, in nats: a model that is certain has none, and rounding must not decide."""
 
 
 @dataclass(frozen=True, kw_only=True)

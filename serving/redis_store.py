@@ -47,7 +47,7 @@ redis.call('HSET', KEYS[2], 'full_at', string.format('%.6f', full_at), 'day', da
 for _, digest in ipairs(new) do redis.call('SADD', KEYS[1], digest) end
 return {{'counted', tostring(used)}}
 """
-"""The same rules as `limits.Counts.take`, by the clock of Redis; a test compares them request by request."""
+"""Lua script with the rules of `limits.Counts.take`, by the clock of Redis; a test compares both by request."""
 
 
 class RedisStore:

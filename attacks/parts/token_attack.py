@@ -13,7 +13,7 @@ from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.attacks.parts.view import View
 
 SMALLEST_MASS = 1e-6
-"""What a sum of differences of log p counts as at least, in nats: less is rounding."""
+"""Lower bound of a sum of differences of log p, in nats: less is rounding."""
 
 
 class TokenAttack(Attack):

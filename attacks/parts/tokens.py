@@ -131,7 +131,7 @@ class TokenAnswers:
     def beside(self, others: TokenAnswers) -> TokenAnswers:
         """Answers of these models and then those of others about the same texts; the base is that of these.
 
-        What one of both lacks is left out.
+        Fields that either lacks are left out.
         """
         pairs = {name: (getattr(self, name), getattr(others, name)) for name in _names(self) if _of_models(name)}
         parts: dict[str, Any] = {
@@ -143,7 +143,7 @@ class TokenAnswers:
     def followed_by(self, others: TokenAnswers) -> TokenAnswers:
         """Answers about these texts and then those about others, by the same models; the shorter are padded.
 
-        What one of both lacks is left out.
+        Fields that either lacks are left out.
         """
         longest = max(self.mask.shape[1], others.mask.shape[1])
 

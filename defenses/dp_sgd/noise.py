@@ -171,7 +171,7 @@ class NoiseSource:
 
 
 Draw = tuple[tuple[NoiseSource, ...], tuple[int, ...], int, tuple[float, ...]]
-"""What fixes the noise of a step: sources, models, step, standard deviations."""
+"""Arguments that fix the noise of a step: sources, models, step, standard deviations."""
 
 
 class ParameterNoise:

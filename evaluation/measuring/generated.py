@@ -13,7 +13,7 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.statistics.near_verbatim import overlap
 
 Generate = Callable[[int, str, int], str]
-"""What a model, by its number, lets out after a prompt, behind its guard; the third is how many characters to give."""
+"""Continuation of a prompt by a model, behind its guard: its number, the prompt, the number of characters."""
 PROMPT_STYLES: Mapping[str, Callable[[str], str]] = {"as it is": str, "in capitals": str.upper}
 """Changes of a prompt that a filter of exact copies does not know."""
 NEAR_VERBATIM = ("longest_substring", "edit_similarity", "words_included", "repeated")

@@ -93,7 +93,7 @@ class LocalEngine(WorkEngine):
     ) -> Iterator[Result]:
         """Yields results as they come; 1 worker, or a single item, runs here, without a pool.
 
-        What a dead worker, and with it the pool, left is run once more by new processes.
+        Items that a dead worker left undone, and the pool that ends with it, are run once more by new processes.
         """
         if min(workers, len(items)) <= 1:
             yield from (worker.called(function, item) for item in items)
