@@ -185,6 +185,8 @@ def compare(case: Case, rounds: int) -> None:
         mode, (wall, cpu) = name.removeprefix("Opacus "), np.median(spent[:, i], axis=0)
         limit, rule = (case.at_most, "at most") if i == 1 else (case.faster.get(mode), "ours faster by")
         factor, to_reach = (f"{to_ours[i, 1]:.2f}" if i > 1 else "", f"{rule} {limit:g}" if limit else "")
+        if i > 1:
+            to_reach += f" (in {(spent[:, i, 1] > spent[:, 1, 1]).sum()} of {rounds} rounds)"
         print(f"{case.name if i == 0 else '':24s}{name:17s}{wall:9.1f}{cpu:9.1f}", end="")
         print(f"{to_plain[i, 0]:9.2f}{to_plain[i, 1]:9.2f}{factor:>9s}   {to_reach}", flush=True)
 
