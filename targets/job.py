@@ -27,9 +27,9 @@ from palisade.targets.guards.registry import (
     unfitted,
 )
 from palisade.targets.progress import RunLog
-from palisade.targets.put_away import SignalSaver, save_signals
 from palisade.targets.recipe import FleetSettings, Recipe
 from palisade.targets.run import Run
+from palisade.targets.signal_saver import SignalSaver, save_signals
 from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trial_outcomes import TuningOutcome
 

@@ -32,8 +32,8 @@ from palisade.targets.low_rank import is_adapted
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
-from palisade.targets.put_away import SignalSaver, put_away
 from palisade.targets.recipe import Recipe, homes, stages, trainers
+from palisade.targets.signal_saver import SignalSaver, keep_signals
 from palisade.targets.stack_size import measured_size
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
@@ -227,7 +227,7 @@ def train_models(
             write_json(Path(folder) / "summary.json", summary)
             write_fleet(Path(folder), part.models, fleet)
             if saver is not None:
-                put_away(saver, config, dataset, Path(folder), part.models)
+                keep_signals(saver, config, dataset, Path(folder), part.models)
             progress.report(name, len(fleet))
 
 
@@ -260,7 +260,7 @@ def untrained(
     paths = {k: [weights_path(folder, k, epoch) for epoch in (*checkpoints, None)] for k in models}
     there = [k for k in models if all(path.exists() for path in paths[k])]
     if saver is not None and there:
-        put_away(saver, config, dataset, folder, there)
+        keep_signals(saver, config, dataset, folder, there)
     if saver is not None and config["fleet"]["keep"] == "signals":
         there = [k for k in models if saver.is_saved(folder, k)]
     progress.report_again(name, len(there))

@@ -21,9 +21,9 @@ from palisade.evaluation.signals.stored import SIGNALS_SUFFIX, answer_path, answ
 from palisade.targets.checkpoints import weights_path
 from palisade.targets.digests import is_removed
 from palisade.targets.files import replacing
-from palisade.targets.put_away import SignalSaver
 from palisade.targets.recipe import FleetSettings
 from palisade.targets.run import Run
+from palisade.targets.signal_saver import SignalSaver
 
 if TYPE_CHECKING:
     from palisade.targets.fleet import Fleet

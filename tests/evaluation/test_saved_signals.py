@@ -24,7 +24,7 @@ from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import answers, stamp
 from palisade.evaluation.studies.never_used import accusations
-from palisade.targets import job, put_away
+from palisade.targets import job, signal_saver
 from palisade.targets.digests import digest, is_removed, remove_weights
 from palisade.targets.forget import forget
 from palisade.targets.run import Run
@@ -233,7 +233,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return removing
 
-    for module in (put_away, job):
+    for module in (signal_saver, job):
         monkeypatch.setattr(module, "remove_weights", watching(remove_weights))
     return removed
 
@@ -278,7 +278,7 @@ def test_more_models_join_the_signals(bare: Run, tmp_path: Path) -> None:
 def test_an_evaluation_leaves_signals_of_models_that_are_just_trained(tmp_path: Path) -> None:
     """They are all that there is of them: their weights were removed already."""
     run = trained(tmp_path, "fleet.models=4")
-    work, folder = put_away.remove_weights, run.folder / "signals" / "none" / "pool-plain"
+    work, folder = signal_saver.remove_weights, run.folder / "signals" / "none" / "pool-plain"
 
     def evaluating(path: Path) -> None:
         if path.stem == "7":
@@ -286,7 +286,7 @@ def test_an_evaluation_leaves_signals_of_models_that_are_just_trained(tmp_path: 
         work(path)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(put_away, "remove_weights", evaluating)
+        patched.setattr(signal_saver, "remove_weights", evaluating)
         trained(tmp_path, "fleet.keep=signals")
     assert len(list(folder.glob("*"))) == FLEET_MODELS and view(run).models == FLEET_MODELS
 
@@ -316,7 +316,9 @@ def test_other_temperatures_are_computed_from_weights_or_trained_for(both: Run, 
 
 
 @pytest.mark.parametrize(
-    ("module", "work", "weights"), [(put_away, remove_weights, 3), (saved_signals, rows_of, 4)], ids=["removal", "save"]
+    ("module", "work", "weights"),
+    [(signal_saver, remove_weights, 3), (saved_signals, rows_of, 4)],
+    ids=["removal", "save"],
 )
 def test_a_killed_run_goes_on_where_it_was(
     bare: Run,

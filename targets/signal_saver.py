@@ -35,7 +35,7 @@ class SignalSaver(ABC):
         """Removes all stored answers of a run that are not among the signals of these models."""
 
 
-def put_away(
+def keep_signals(
     saver: SignalSaver, config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]
 ) -> None:
     """Saves the signals of models that were just trained, and only then removes their weights, unless both are kept."""
