@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.format import counted_runs
 from palisade.evaluation.labels import label
 from palisade.evaluation.limit import ENOUGH_MODELS, Limit, tpr_text, unseen, upper
 from palisade.evaluation.result import Result
@@ -85,4 +86,4 @@ def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit
     if limit.max_tpr is not None and exceeding:
         result, row = min(exceeding, key=lambda pair: upper(pair[1]))
         nearest = f"; {label(result)} comes nearest, with {tpr_text(row)}"
-    yield f"none of {len(results)} runs keeps it{nearest}"
+    yield f"none of {counted_runs(len(results))} keeps it{nearest}"

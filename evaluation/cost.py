@@ -14,7 +14,7 @@ from palisade.attacks.parts.blocks import NUMBERS_AT_ONCE
 from palisade.attacks.parts.neighbor_copies import COPY_COUNT
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.queries import PLAIN_QUERY
-from palisade.evaluation.format import console_for, empty_table, show
+from palisade.evaluation.format import console_for, counted_runs, empty_table, show
 from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
@@ -192,7 +192,7 @@ def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:
     for place, heading in enumerate(("run", "models", "to train", "about minutes", "MB of memory", "MB of disk")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = (
-        f"{len(costs)} runs, {processes} at a time" if processes > 1 else f"{len(costs)} runs",
+        counted_runs(len(costs)) + (f", {processes} at a time" if processes > 1 else ""),
         sum(cost.models for cost in costs),
         sum(cost.to_train for cost in costs),
         start + max(sum(minutes) / processes, *minutes, 0.0),

@@ -74,6 +74,11 @@ def share_text(rate: float) -> str:
     return f"{value:.1f}".removesuffix(".0") if value >= 1 else f"{value:.2g}"
 
 
+def counted_runs(count: int) -> str:
+    """1 run, 2 runs."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
 def epsilon_text(epsilon: float) -> str:
     """ε for labels, rounded up: a claim may be understated in protection, never in ε.
 

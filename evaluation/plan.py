@@ -141,7 +141,7 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
 
     A run that several guards stand before is trained once.
     """
-    from palisade.evaluation.format import console_for, empty_table, show
+    from palisade.evaluation.format import console_for, counted_runs, empty_table, show
 
     costs = [
         cost for place, cost in enumerate(costs) if TUNED_PLACEHOLDER in cost["folder"] or cost not in costs[:place]
@@ -150,7 +150,7 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
     for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = {key: sum(cost[key] for cost in costs) for key in COST_KEYS}
-    for row in [*costs, {"folder": f"{len(costs)} runs", **total}]:
+    for row in [*costs, {"folder": counted_runs(len(costs)), **total}]:
         table.add_row(
             row["folder"], str(row["models"]), str(row["missing"]), f"{row['minutes']:.1f}", f"{row['megabytes']:.1f}"
         )

@@ -49,7 +49,7 @@ def test_none_keeps_it_and_which_comes_nearest(make_result: Make) -> None:
 
 def test_where_nothing_is_measured_none_comes_nearest(make_result: Make) -> None:
     lines, best = recommend(Comparison([make_result()]), Limit(name="choose", fpr=0.001, max_tpr=0.05))
-    assert best is None and lines[1] == "none of 1 runs keeps it"
+    assert best is None and lines[1] == "none of 1 run keeps it"
     assert "cannot be resolved" in lines[2]
 
 

@@ -106,7 +106,7 @@ def test_commands_of_the_page_on_long_runs(tmp_path):
     assert commands.call(*shlex.split(page_commands[0])[1:], *small, folder=tmp_path).returncode == 0
     assert list(tmp_path.rglob("tensorboard/0/events*"))
     planned = commands.call(*shlex.split(page_commands[1])[1:], folder=tmp_path)
-    assert planned.returncode == 0 and "1 runs" in planned.stdout and not list(tmp_path.rglob("signals"))
+    assert planned.returncode == 0 and "1 run" in planned.stdout and not list(tmp_path.rglob("signals"))
 
 
 def test_slurm_composes(tmp_path):
