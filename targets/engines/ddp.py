@@ -48,7 +48,7 @@ def trainer_arguments(chosen: torch.device) -> dict[str, Any]:
 
 
 def backend(chosen: torch.device) -> str:
-    """What the processes talk by: over their GPUs, or over this machine's memory."""
+    """Backend of torch.distributed: between GPUs, or on this machine's loopback interface."""
     return "nccl" if chosen.type == "cuda" else "gloo"
 
 

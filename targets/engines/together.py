@@ -48,7 +48,7 @@ class _Other:
     errors: Path
 
     def reason(self) -> str | None:
-        """How it ended and what it printed last; None if it has done its work, or is still at it."""
+        """End of this process and its last lines; None if it has done its work, or is still at it."""
         self.process.join(ENDING_SECONDS)
         if not self.process.exitcode:
             return None

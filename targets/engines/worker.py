@@ -78,7 +78,7 @@ def no_false_script() -> Iterator[None]:
 
 
 def ending(code: int) -> str:
-    """How a process ended, in words, by its exit code or the signal that ended it."""
+    """End of a process in words: its exit code, or the signal that ended it."""
     if code >= 0:
         return f"with exit code {code}"
     names = {number.value: number.name for number in signal.Signals}

@@ -6,17 +6,24 @@ import faulthandler
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import fork
 from safetensors.torch import load_file
 
+from palisade.data.secret import Secret
 from palisade.targets import engines
+from palisade.targets.cascade import Stage
+from palisade.targets.checkpoints import weights_path
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.engines import LocalEngine, ddp, together
+from palisade.targets.guards import NoGuard
+from palisade.targets.release import ship
+from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
 SMALL_RUN = ("data=digits", "network.hidden=[8]", "trainer.epochs=2", "fleet.models=1", "fleet.workers=1",
@@ -45,10 +52,32 @@ def test_two_processes_train_a_model_of_a_run_as_one_does(
         logs.append((folder / "train.log").read_text().count("models 0 trained"))
         summary = (folder / "summary.json").read_text()
     assert logs == [1, 1] and "epsilon" in summary
-    alone, shared = states
+    check_summed_otherwise(*states)
+
+
+def check_summed_otherwise(alone: Mapping[str, torch.Tensor], shared: Mapping[str, torch.Tensor]) -> None:
+    """Equality but for the order in which the gradients of records were added."""
     for name, value in alone.items():
-        assert not value.equal(shared[name]) or value.numel() < 20, "summed in another order"
+        assert not value.equal(shared[name]) or value.numel() < 20
         assert value.allclose(shared[name], atol=1e-5), name
+
+
+def test_releases_and_further_shadows_are_trained_by_two_processes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = composed(f"runs={tmp_path}", *SMALL_RUN)
+    run = Run(Path(train_run(settings)["folder"]))
+    coins = np.random.default_rng(0).random(len(run.dataset.split.pool))
+    released, shadows = [], []
+    for count in (1, 2):
+        monkeypatch.setenv(together.PROCESSES_VARIABLE, str(count))
+        released.append(ship(run.config, [], Secret.from_text("s")).network.state_dict())
+        stage = Stage.of(run.folder, 0, coins < 0.2, coins > 0.8)
+        stage.train(run.config, NoGuard(), 1)
+        shadows.append(load_file(weights_path(stage.folder, 0)))
+        weights_path(stage.folder, 0).unlink()
+    check_summed_otherwise(*released)
+    check_summed_otherwise(*shadows)
 
 
 def die(how: str) -> None:
@@ -67,7 +96,7 @@ def die_in_a_step(how: str) -> None:
     die(how)
 
 
-ENDINGS = {
+EXPECTED_ENDINGS = {
     "exit": "with exit code 7; it printed last: nothing;",
     "kill": "by SIGKILL; it printed last: nothing;",
     "crash": "by SIGSEGV; it printed last: ",
@@ -75,7 +104,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("how", ENDINGS)
+@pytest.mark.parametrize("how", EXPECTED_ENDINGS)
 @pytest.mark.parametrize("step", [False, True], ids=["start", "step"])
 def test_a_process_that_dies_is_missed_at_once_and_its_reason_printed(
     monkeypatch: pytest.MonkeyPatch, how: str, step: bool
@@ -89,7 +118,7 @@ def test_a_process_that_dies_is_missed_at_once_and_its_reason_printed(
         ddp.join_group(torch.device("cpu"))
         torch.distributed.barrier()
         torch.distributed.all_reduce(torch.ones(3))
-    assert ENDINGS[how] in str(raised.value) and "\n" not in str(raised.value)
+    assert EXPECTED_ENDINGS[how] in str(raised.value) and "\n" not in str(raised.value)
     assert time.monotonic() - began < PROMPT_SECONDS
     assert dict(os.environ) == environment and not torch.distributed.is_initialized()
 
