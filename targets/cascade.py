@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from palisade.data.split import Membership, Split
 from palisade.targets import engines, progress
 from palisade.targets.checkpoints import discard_partly_written, weights_path
 from palisade.targets.digests import write_weights
+from palisade.targets.engines import together
 from palisade.targets.files import file_lock, replacing
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.guards.guard import Guard
 from palisade.targets.guards.guarded import Guarded
 from palisade.targets.guards.registry import label, state_path, unfitted
-from palisade.targets.training import check_finite, chunks, make_fitter, settled, write_fleet
+from palisade.targets.training import check_finite, chunks, make_fitter, parts, settled, write_fleet
 
 CASCADE_FOLDER = "cascade"
 ANCHORS_FILE = "anchors.npz"
@@ -96,6 +97,16 @@ class Stage:
         membership = Membership(**config["membership"])
         return make_fitter({**config, "fleet": fleet}, dataset, self.secret, models, membership, settled(self.run))
 
+    def fleets(
+        self, config: Mapping[str, Any], dataset: Dataset, models: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], Fleet]]:
+        """Trains shadows; yields those of each stack with their numbers."""
+        for part in parts(self.fitter(config, dataset, models)):
+            yield (
+                part.models,
+                part.defense.fit(part, dataset.split, self.membership(config, dataset.split, part.models)),
+            )
+
     def missing(self, guard: Guard, wanted: int) -> list[int]:
         """The shadows that are still to be trained, or to be put behind the guard."""
         unguarded = unfitted(self.folder, guard, range(wanted))
@@ -132,13 +143,10 @@ def train_shadows(config: Mapping[str, Any], run: str, name: str, guard: Guard, 
     stage, dataset = Stage(Path(run), name), from_config(config)
     untrained = [k for k in models if not weights_path(stage.folder, k).exists()]
     if untrained:
-        fitter = stage.fitter(config, dataset, untrained)
-        for start in range(0, len(untrained), fitter.at_once):
-            part = replace(fitter, models=untrained[start : start + fitter.at_once])
-            members = stage.membership(config, dataset.split, part.models)
-            fleet = part.defense.fit(part, dataset.split, members)
-            check_finite(part.models, fleet)
-            write_fleet(stage.folder, part.models, fleet)
+        with together.processes(train_shadows_along, (config, run, name, untrained)):
+            for numbers, fleet in stage.fleets(config, dataset, untrained):
+                check_finite(numbers, fleet)
+                write_fleet(stage.folder, numbers, fleet)
     for k in unfitted(stage.folder, guard, models):
         fitter = stage.fitter({**config, "fleet": {"at_once": 1}}, dataset, [k])
         members = dataset.split.pool[stage.membership(config, dataset.split, [k])[0]]
@@ -146,3 +154,10 @@ def train_shadows(config: Mapping[str, Any], run: str, name: str, guard: Guard, 
         path = state_path(stage.folder, label(guard), k)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_weights(path, save(guard.fit(one, members, fitter, dataset.split)))
+
+
+def train_shadows_along(config: Mapping[str, Any], run: str, name: str, models: Sequence[int]) -> None:
+    """Trains these shadows as one of several processes that train them together, and writes nothing."""
+    torch.set_num_threads(1)
+    for _ in Stage(Path(run), name).fleets(config, from_config(config), models):
+        pass

@@ -22,21 +22,23 @@ from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
 from palisade.data.sequences import Sequences
-from palisade.data.split import Membership
 from palisade.targets import versions
 from palisade.targets.base_model import on_card
 from palisade.targets.card import blaming, guard_of, network_of, read_card
 from palisade.targets.card_page import card_page
+from palisade.targets.engines import together
 from palisade.targets.files import creating, replacing
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
 from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import GUARDS_BY_NAME, check_guard, label, make_guard
 from palisade.targets.record_loss import token_rows
 from palisade.targets.run import Run
+from palisade.targets.shipped import WHOLE_POOL
 from palisade.targets.statement import INFINITY_TEXT, Statement
 
 if TYPE_CHECKING:
-    from palisade.targets.fleet import Fleet
+    from palisade.data.dataset import Dataset
+    from palisade.targets.fleet import Fitter, Fleet
 
 CARD_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
@@ -310,7 +312,7 @@ def ship(
     Raises:
         ValueError: if the weights were to be handed out beside a guard, or `release.access` is unknown.
     """
-    from palisade.targets.training import complete_statement, make_fitter, recipe_digest
+    from palisade.targets.training import complete_statement
 
     guard, access = make_guard(config) if "guard" in config else NoGuard(), access_of(config)
     if access == "weights" and not isinstance(guard, NoGuard):
@@ -322,16 +324,9 @@ def ship(
     dataset = from_config(config)
     for role in sorted(guard.roles):
         dataset.split.require(role, who=f"guard={guard.name}")
-    everything = Membership(how="fixed", share=1.0)
-    fitter = make_fitter(
-        {**config, "fleet": {"at_once": 1}},
-        dataset,
-        secret,
-        models=[0],
-        membership=everything,
-    )
-    fitter = replace(fitter, defense=fitter.defense.for_release(), purpose=f"release {recipe_digest(config)}")
-    fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
+    fitter = _fitter(config, dataset, secret)
+    with together.processes(train_release_along, (dict(config), secret)):
+        fleet: Fleet = fitter.defense.fit(fitter, dataset.split, WHOLE_POOL.draw(dataset.split, [0], secret))
     state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])
     claim = guard.statement_after(complete_statement(fitter, fleet), dataset)
@@ -365,6 +360,21 @@ def ship(
         "versions": versions(CARD_LIBRARIES),
     }
     return Release(fleet.network, dataset.preprocessing, card, guard, state)
+
+
+def _fitter(config: Mapping[str, Any], dataset: Dataset, secret: Secret) -> Fitter:
+    from palisade.targets.training import make_fitter, recipe_digest
+
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models=[0], membership=WHOLE_POOL)
+    return replace(fitter, defense=fitter.defense.for_release(), purpose=f"release {recipe_digest(config)}")
+
+
+def train_release_along(config: Mapping[str, Any], secret: Secret) -> None:
+    """Trains a release as one of several processes of this machine that train it together, and writes nothing."""
+    torch.set_num_threads(1)
+    dataset = from_config(config)
+    fitter = _fitter(config, dataset, secret)
+    fitter.defense.fit(fitter, dataset.split, WHOLE_POOL.draw(dataset.split, [0], secret))
 
 
 def _other_delta(claim: Statement, attacked: Statement | None) -> str:

@@ -19,6 +19,11 @@ class SummedGradients(DDPStrategy):
     DDP's own mean would divide by the number of processes besides. DP-SGD sums for itself, after it has clipped.
     """
 
+    def setup_distributed(self) -> None:
+        """Lightning's hook by which processes become a group, for which it would choose a port."""
+        join_group(self.root_device)
+        super().setup_distributed()
+
     def configure_ddp(self) -> None:
         """Lightning's hook by which the module is wrapped."""
         super().configure_ddp()
@@ -33,13 +38,48 @@ def trainer_arguments(chosen: torch.device) -> dict[str, Any]:
     """
     if together.size() == 1:
         return device.trainer_arguments(chosen)
+    check_devices(chosen, together.size())
     strategy = SummedGradients(
         parallel_devices=[own_device(chosen, number) for number in range(together.size())],
         cluster_environment=LightningEnvironment(),
-        process_group_backend="nccl" if chosen.type == "cuda" else "gloo",
-        timeout=together.PATIENCE_TIME,
+        process_group_backend=backend(chosen),
     )
     return {"strategy": strategy, "accelerator": chosen.type, "use_distributed_sampler": False}
+
+
+def backend(chosen: torch.device) -> str:
+    """Backend of torch.distributed: between GPUs, or on this machine's loopback interface."""
+    return "nccl" if chosen.type == "cuda" else "gloo"
+
+
+def join_group(own: torch.device) -> None:
+    """Makes this process one of the group that trains together, unless it is already.
+
+    Args:
+        own: device of this process.
+    """
+    if dist.is_initialized():
+        return
+    dist.init_process_group(
+        backend(own),
+        store=dist.FileStore(together.meet(), together.size()),
+        rank=together.rank(),
+        world_size=together.size(),
+        timeout=together.PATIENCE_TIME,
+        device_id=own if own.type == "cuda" else None,
+    )
+
+
+def check_devices(chosen: torch.device, count: int) -> None:
+    """Raises ValueError if so many processes cannot have a device each, from the chosen one on."""
+    if chosen.type == "cpu":
+        return
+    there = torch.cuda.device_count() - (chosen.index or 0) if chosen.type == "cuda" else 1
+    if count > there:
+        raise ValueError(
+            f"engine.devices_per_model={count}: expected at most {there}, the devices from {chosen} on; choose fewer,"
+            " or device=cpu"
+        )
 
 
 def own_device(chosen: torch.device, number: int) -> torch.device:

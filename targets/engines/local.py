@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import atexit
 import math
-import multiprocessing
 import os
 import pickle
 import signal
-import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,10 +29,6 @@ Item = tuple[Any, ...]
 WORKER_KILLED = (
     "a worker process was killed twice, most likely for lack of memory; choose fewer fleet.workers or a smaller"
     " trainer.batch_size"
-)
-SCRIPT_NOT_IMPORTABLE = (
-    "a worker process could not import the script that called it; put what the script does below"
-    ' `if __name__ == "__main__":`, or set fleet.workers=1'
 )
 EXCEPTION_EXIT_CODE = 1
 """Exit code of a process that an exception ended: none of its work, which hands exceptions back."""
@@ -105,7 +96,7 @@ class LocalEngine(WorkEngine):
             futures: dict[Future[Result], int] = {}
             processes: list[BaseProcess] = []
             try:
-                with _no_false_script():
+                with worker.no_false_script():
                     for place, item in left.items():
                         futures[pool.submit(_work, environment, pickle.dumps((function, item)))] = place
                     pool.submit(int)  # or nobody watches over the last process, which started after its item was queued
@@ -122,7 +113,7 @@ class LocalEngine(WorkEngine):
                 if not isinstance(error, BrokenProcessPool):
                     raise
                 reason = _reason(processes)
-                if attempt == MAX_ATTEMPTS or reason == SCRIPT_NOT_IMPORTABLE:
+                if attempt == MAX_ATTEMPTS or reason == worker.SCRIPT_NOT_IMPORTABLE:
                     raise ChildProcessError(reason) from error
                 progress.say("a worker process died; what it left is run once more")
 
@@ -138,11 +129,7 @@ class LocalEngine(WorkEngine):
     def _processes(self, workers: int, module: str) -> ProcessPoolExecutor:
         global _pool
         if _pool is None:
-            os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes fight for cores
-            context = multiprocessing.get_context(
-                "forkserver"
-            )  # which imports and starts nothing else: no CUDA, either
-            context.set_forkserver_preload(["__main__", module])  # torch is imported once, not by every process
+            context = worker.fork_server(module)
             shared = (self._gpus(), self.per_gpu, context.Value("i", 0))
             _pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=shared)
             atexit.register(stop)
@@ -184,27 +171,12 @@ def _reason(processes: Sequence[BaseProcess]) -> str:
     """Reason why the pool of these processes broke; the pool itself ends the others by SIGTERM."""
     codes = [process.exitcode for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
     if EXCEPTION_EXIT_CODE in codes:
-        return SCRIPT_NOT_IMPORTABLE
+        return worker.SCRIPT_NOT_IMPORTABLE
     code = codes[0] if codes else -signal.SIGTERM
     if code == -signal.SIGKILL:
         return WORKER_KILLED
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    how = worker.ending(code)
     return f"a worker process ended twice {how}, which none of its work does; fleet.workers=1 shows where"
-
-
-@contextmanager
-def _no_false_script() -> Iterator[None]:
-    """Hides the name of a script that is no file, such as `<stdin>`, which processes that start would look for."""
-    script = sys.modules["__main__"]
-    path = getattr(script, "__file__", None)
-    if path is None or Path(path).exists():
-        yield
-        return
-    del script.__file__
-    try:
-        yield
-    finally:
-        script.__file__ = path
 
 
 def _work(environment: dict[str, str], work: bytes) -> Any:
@@ -220,12 +192,9 @@ def _work(environment: dict[str, str], work: bytes) -> Any:
 
 
 def _start(devices: Sequence[str], per_gpu: int, started: Any) -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it, and alone warns of what it has read itself.
-    No worker outlives its parent."""
-    worker.begin()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Of unknown words in the data the parent alone warns, which has read them itself."""
+    worker.begin_as_child()
     warnings.simplefilter("ignore", UnknownWordsWarning)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     if devices:
         with started.get_lock():
             number, started.value = started.value, started.value + 1
@@ -245,11 +214,3 @@ def take_gpu(name: str, per_gpu: int) -> None:
 
         if torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(1 / per_gpu)
-
-
-def _end_with_parent() -> None:
-    """Ends the process with its parent: a killed one cannot stop its workers, which would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)

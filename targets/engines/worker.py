@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from palisade.targets import progress
 
 Result = TypeVar("Result")
+
+SCRIPT_NOT_IMPORTABLE = (
+    "a worker process could not import the script that called it; put what the script does below"
+    ' `if __name__ == "__main__":`, or set fleet.workers=1'
+)
 
 _at_work = False
 
@@ -22,6 +36,53 @@ def begin() -> None:
     """Called once by a process that an engine started."""
     global _at_work
     _at_work = True
+
+
+def begin_as_child() -> None:
+    """Called once by a process of this machine: Ctrl-C reaches the whole process group and its parent alone answers it,
+    and it does not outlive its parent."""
+    begin()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends the process with its parent: a killed one cannot stop its workers, which would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def fork_server(module: str) -> ForkServerContext:
+    """Starts processes as forks of a server that has imported the script and a module, and started nothing: no CUDA."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes fight for cores
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", module])  # torch is imported once, not by every process
+    return context
+
+
+@contextmanager
+def no_false_script() -> Iterator[None]:
+    """Hides the name of a script that is no file, such as `<stdin>`, which processes that start would look for."""
+    script = sys.modules["__main__"]
+    path = getattr(script, "__file__", None)
+    if path is None or Path(path).exists():
+        yield
+        return
+    del script.__file__
+    try:
+        yield
+    finally:
+        script.__file__ = path
+
+
+def ending(code: int) -> str:
+    """End of a process in words: its exit code, or the signal that ended it."""
+    if code >= 0:
+        return f"with exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"by {names.get(-code, f'signal {-code}')}"
 
 
 @dataclass

@@ -167,7 +167,7 @@ def test_script_that_workers_cannot_import_is_named_as_the_cause(tmp_path):
     script.write_text(WORKER_SCRIPT)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert local.SCRIPT_NOT_IMPORTABLE in done.stderr and local.WORKER_KILLED not in done.stderr
+    assert worker.SCRIPT_NOT_IMPORTABLE in done.stderr and local.WORKER_KILLED not in done.stderr
     script.write_text(WORKER_SCRIPT.replace("print", 'if __name__ == "__main__": print'))
     assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60).returncode == 0
 
