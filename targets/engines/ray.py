@@ -8,9 +8,10 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,20 +68,25 @@ class RayEngine(WorkEngine):
         return workers if isinstance(workers, int) else self.tasks
 
     def run(
-        self, function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int, folders: Sequence[Path]
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int, folders: Sequence[Path]
     ) -> Iterator[Result]:
         """Yields results as tasks end; what a dead worker or node leaves is run again by another."""
         import ray
 
         session = self._connected()
-        places = {session.number(folder): folder for folder in folders}
-        contents = {number: ray.put(packed(folder)) for number, folder in places.items()}
-        left = list(reversed(items))
-        running: list[Any] = []
+        places: dict[int, Path] = {}
+        contents: dict[int, Any] = {}
+        waiting, running, seen = iter(items), list[Any](), 0
         try:
-            while left or running:
-                while left and len(running) < workers:
-                    running.append(self._submitted(session, (function, left.pop()), places, contents))
+            while True:
+                for item in islice(waiting, workers - len(running)):
+                    for folder in folders[seen:]:
+                        number = session.number(folder)
+                        places[number], contents[number] = folder, ray.put(packed(folder))
+                    seen = len(folders)
+                    running.append(self._submitted(session, (function, item), places, contents))
+                if not running:
+                    return
                 (ended, *_), running = ray.wait(running, num_returns=1)
                 outcome, changes = loaded(_result(ended), places)
                 for number, changed in changes.items():

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ import pytest
 
 from palisade.data.dataset import data_settings
 from palisade.data.derived import KeyQuestion, answer
-from palisade.evaluation.measuring.measure import measure_and_keep, results_of, stored_result
+from palisade.evaluation.measuring import runs
+from palisade.evaluation.measuring.runs import measure_and_keep, results_of, stored_result
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.defaults import resolved
@@ -178,6 +180,31 @@ def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pyt
     run.metrics.unlink()
     (here,) = results_of([run], protocol)
     assert here.to_json() == result.to_json() and run.metrics.read_bytes() == travelled
+
+
+THREE_ATTACKS = AttackProtocol(
+    attacks={name: {"_target_": f"palisade.attacks.{name}"} for name in ("LossThreshold", "LiRA", "Correctness")}
+)
+
+
+@pytest.mark.parametrize("words", [(), pytest.param(ON_SLURM, marks=pytest.mark.slow)], ids=["local", "slurm"])
+def test_the_attacks_on_one_run_spread_and_agree_to_the_byte(
+    expected: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(worker, "_at_work", False)
+    (whole,) = results_of([expected], THREE_ATTACKS)
+    capfd.readouterr()
+    written = expected.metrics.read_bytes()
+    expected.metrics.unlink()
+    shutil.rmtree(expected.folder / "signals")
+    engines.choose(composed(*SMALL_FLEET, *words)["engine"])
+    monkeypatch.setattr(engines, "count", lambda asked: 2)
+    monkeypatch.setattr(runs, "MIN_SCORES_TO_CUT", 1)
+    (cut,) = results_of([expected], THREE_ATTACKS)
+    assert cut.to_json() == whole.to_json() and expected.metrics.read_bytes() == written
+    assert "3/3 attacks · " in capfd.readouterr().err
+    assert [path.name for path in (expected.folder / "signals").iterdir()] == ["none"], "scores are left"
+    expected.metrics.unlink()
 
 
 def test_a_run_travels_without_what_it_has_read(expected: Run) -> None:
