@@ -238,8 +238,8 @@ def measure_part(cut: CutRun, number: int | None, shares: int) -> tuple[Place, R
     sight = cut.sight()
     if number is None:
         return cut.place, facts_of(sight)
-    own = cut.protocol.attacks_on(cut.run)[number::shares]
-    share, scores = attack_share(sight, [attack for attack in sight.attacks if attack in own])
+    own = [attack.name for attack in cut.protocol.attacks_on(cut.run)][number::shares]
+    share, scores = attack_share(sight, [attack for attack in sight.attacks if attack.name in own])
     cut.scores.mkdir(parents=True, exist_ok=True)  # a copy of the run holds no empty folders
     for name, scored in scores.items():
         with replacing(cut.path(name)) as temporary:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -24,6 +25,9 @@ Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
 """Interval at which jobs are asked whether they have ended."""
+
+MAX_JOBS_PER_ARRAY = 1000
+"""Slurm refuses larger arrays, unless its administrators allow for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,24 +74,24 @@ class SlurmEngine(WorkEngine):
 
         if not (left := dict(enumerate(items))):
             return
-        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].resolve().parents[1] if folders else None))
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            reason = ""
-            for place, job in self._ended(function, dict(left), workers, scratch):
-                try:
-                    outcome: worker.Outcome = job.result()
-                except (FailedJobError, UncompletedJobError) as error:
-                    reason = next(line for line in str(error).splitlines()[::-1] if line.strip("- "))
-                    continue
-                result = outcome.delivered()
-                del left[place]
-                yield result
-            if not left:
-                shutil.rmtree(scratch, ignore_errors=True)
-                return
-            if attempt < MAX_ATTEMPTS:
-                progress.say(f"{len(left)} jobs died; what they left is submitted once more")
-        raise ChildProcessError(f"a job died twice ({reason}); its output is in {scratch}")
+        with _scratch(folders) as scratch:
+            for attempt in range(1, MAX_ATTEMPTS + 1):
+                reason = ""
+                with closing(self._ended(function, dict(left), workers, scratch)) as ended:
+                    for place, job in ended:
+                        try:
+                            outcome: worker.Outcome = job.result()
+                        except (FailedJobError, UncompletedJobError) as error:
+                            reason = _last_line(str(error))
+                            continue
+                        result = outcome.delivered()
+                        del left[place]
+                        yield result
+                if not left:
+                    return
+                if attempt < MAX_ATTEMPTS:
+                    progress.say(f"{len(left)} jobs died; what they left is submitted once more")
+            raise ChildProcessError(f"a job died twice ({reason}); its output is in {scratch}")
 
     def _ended(
         self, function: Callable[..., Any], waiting: dict[int, tuple[Any, ...]], workers: int, scratch: Path
@@ -96,7 +100,7 @@ class SlurmEngine(WorkEngine):
         jobs: dict[int, submitit.Job[worker.Outcome]] = {}
         try:
             while waiting or jobs:
-                free = len(waiting) if self.cluster == "slurm" else workers - len(jobs)
+                free = MAX_JOBS_PER_ARRAY if self.cluster == "slurm" else workers - len(jobs)
                 if some := {place: waiting.pop(place) for place in list(waiting)[:free]}:
                     jobs |= self._submitted(function, some, workers, scratch)
                 for place in [place for place, job in jobs.items() if job.done()]:
@@ -128,6 +132,24 @@ class SlurmEngine(WorkEngine):
         count = len(items)
         jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
         return dict(zip(items, jobs, strict=True))
+
+
+@contextmanager
+def _scratch(folders: Sequence[Path]) -> Iterator[Path]:
+    """Folder of jobs beside the runs, of which that of jobs that died stays."""
+    scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].resolve().parents[1] if folders else None))
+    try:
+        yield scratch
+    except ChildProcessError:
+        raise
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _last_line(error: str) -> str:
+    return next(line for line in error.splitlines()[::-1] if line.strip("- "))
 
 
 class PreemptibleItem:
