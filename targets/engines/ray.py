@@ -21,6 +21,7 @@ from palisade.data.secret import Secret
 from palisade.fields import Count, NonNegative, Positive
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.engines.engine import WorkEngine
+from palisade.targets.engines.own_files import OwnFile, missing_here, own_files
 from palisade.targets.engines.parcel import SECRET_PATH, Parcel, loaded, packed, pickled
 from palisade.targets.run import Run
 
@@ -106,6 +107,7 @@ class RayEngine(WorkEngine):
         self, session: RaySession, work: Any, places: Mapping[int, Path], contents: Mapping[int, Any]
     ) -> Any:
         content, numbers = pickled(work, places)
+        session.check((work[1], [Run(places[n]).config for n in numbers]))
         datasets = {text: ref for n in numbers for text, ref in session.datasets(places[n], work[1]).items()}
         parcel = Parcel(
             work=content,
@@ -162,6 +164,7 @@ class RaySession:
         self.folders: list[Path] = []
         self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
+        self._checked: set[OwnFile] = set()
         threading.Thread(target=self._answer, daemon=True).start()
 
     def number(self, folder: Path) -> int:
@@ -183,6 +186,26 @@ class RaySession:
             ref = ray.put(from_config(configs[0]))
         self._shipped |= dict.fromkeys(texts, ref)
         return dict.fromkeys(texts, ref)
+
+    def check(self, settings: Any) -> None:
+        """Asks every node for own code and files, once for each of them.
+
+        Raises:
+            ValueError: if one lacks something.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if not (files := {file for file in own_files(settings) if file.is_here} - self._checked):
+            return
+        task: Any = ray.remote(missing_here)
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                answer = task.options(num_cpus=0, scheduling_strategy=there).remote(sorted(files, key=str))
+                for file in ray.get(answer):
+                    raise ValueError(file.lacking(node["NodeManagerAddress"]))
+        self._checked |= files
 
     def _answer(self) -> None:
         """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -130,7 +132,8 @@ class SlurmEngine(WorkEngine):
             **self.parameters,
         )
         count = len(items)
-        jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
+        with _heard_interrupts():
+            jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
         return dict(zip(items, jobs, strict=True))
 
 
@@ -146,6 +149,20 @@ def _scratch(folders: Sequence[Path]) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _heard_interrupts() -> Iterator[None]:
+    """Processes of this machine would inherit that a command in the background ignores interrupts, and never end."""
+    here = threading.current_thread() is threading.main_thread()
+    ignored = here and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _last_line(error: str) -> str:

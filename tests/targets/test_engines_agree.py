@@ -108,19 +108,24 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
 
 
-@pytest.mark.slow  # jobs of a busy machine take long to end
 @needs_proc
 def test_jobs_end_with_the_command(tmp_path: Path) -> None:
+    """Also where interrupts are ignored, as by a command in the background."""
     engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
     folder = tmp_path / "data" / "run"
     folder.mkdir(parents=True)
-    results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
-    assert next(results) is None and of_submitit(tmp_path)
-    results.close()  # as Ctrl-C does
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
+        assert next(results) is None and of_submitit(tmp_path)
+        results.close()  # as Ctrl-C does
+    finally:
+        signal.signal(signal.SIGINT, heard)
     end = time.monotonic() + 30
     while of_submitit(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.1)
+    assert not list((tmp_path).rglob(".jobs*"))
 
 
 def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:

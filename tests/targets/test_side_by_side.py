@@ -16,8 +16,8 @@ from palisade.targets.run import Run
 from palisade.targets.side_by_side import POSTPONED, BegunRun, gathering, train_all
 from palisade.train import composed, train_run
 
-TINY = ("data=digits", "network=linear", "trainer.epochs=1", "fleet.models=4", "fleet.at_once=2", "secret=unspoken")
-DIVERGING = ("trainer.optimizer.lr=1e30", "trainer.optimizer._target_=torch.optim.SGD")
+TINY = ("data=digits", "network.hidden=[8]", "trainer.epochs=2", "fleet.models=4", "fleet.at_once=2", "secret=unspoken")
+DIVERGING = ("trainer.optimizer.lr=1e30",)
 
 
 @pytest.fixture(autouse=True)
