@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from palisade.command_words import plain_words
 from palisade.data.table_reader import write_table
 from palisade.evaluate import evaluate_runs, protocol_of
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.result import Result
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.targets import progress

@@ -75,10 +75,11 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Trains what is missing of one run; the settings are those that `composed` gives.
 
     Returns:
-        The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
+        The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost. In a sweep whose
+        runs are trained side by side also `begun`, the run, or that it is `postponed`.
     """
     from palisade.data.dataset import from_config
-    from palisade.targets import device, engines
+    from palisade.targets import device, engines, side_by_side
     from palisade.targets.defaults import resolved
     from palisade.targets.job import Job
     from palisade.targets.progress import one_line_warnings
@@ -102,13 +103,15 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         return with_reach(job)
     if isinstance(job, Trials):
         return job.skipped()
+    if side_by_side.must_wait(job):
+        return job.outcome(side_by_side.POSTPONED)
     if job.is_cached:
         return job.reuse()
     from palisade.evaluation.plan import say_reach
 
     settled = job.try_out()
     say_reach(job)
-    return job.train(settled)
+    return side_by_side.train(job, settled)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from palisade.evaluate import all_attacks  # noqa: E402
 from palisade.evaluation.comparison import Comparison  # noqa: E402
 from palisade.evaluation.flags import MASKED_FLAG, flags  # noqa: E402
 from palisade.evaluation.labels import label  # noqa: E402
-from palisade.evaluation.measuring.measure import results_of  # noqa: E402
+from palisade.evaluation.measuring.runs import results_of  # noqa: E402
 from palisade.evaluation.protocol import AttackProtocol  # noqa: E402
 from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.saved import predictions  # noqa: E402

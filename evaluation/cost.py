@@ -13,9 +13,8 @@ from threadpoolctl import threadpool_limits
 from palisade.attacks.parts.blocks import NUMBERS_AT_ONCE
 from palisade.attacks.parts.neighbor_copies import COPY_COUNT
 from palisade.attacks.parts.view import is_vectors
-from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.format import console_for, counted_runs, empty_table, show
-from palisade.evaluation.measuring.measure import stored_result
+from palisade.evaluation.measuring.runs import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
@@ -261,10 +260,8 @@ def _unstored_answers(run: Run, protocol: AttackProtocol) -> tuple[int, int]:
     if not run.has_weights():
         return 0, 0
     split, plain = run.dataset.split, Run(run.folder)
-    asked = [("pool", query) for query in protocol.queries] + [("test", PLAIN_QUERY[0])]
-    asked += [("population", PLAIN_QUERY[0])] if len(split.population) else []
     of_models = of_guard = 0
-    for role, query in asked:
+    for role, query in questions(run, protocol.queries):
         count = len(getattr(split, role))
         of_models += count * _unanswered(plain, role, query)
         if run.guard != plain.guard:

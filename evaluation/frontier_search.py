@@ -25,7 +25,7 @@ from palisade.evaluation.figures.tradeoff import pareto
 from palisade.evaluation.format import console_for, csv_text, empty_table, percent, show
 from palisade.evaluation.labels import label
 from palisade.evaluation.limit import Limit, tpr_text
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.evaluation.table import accuracy_text

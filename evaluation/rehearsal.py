@@ -25,7 +25,7 @@ from palisade.data.sequences import NO_TOKEN, TOKEN_COLUMNS, TOKEN_ROW
 from palisade.data.split import Membership
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, null_rows, null_rows_of_groups
-from palisade.evaluation.measuring.measure import contributions, groups, row, rows_of_models
+from palisade.evaluation.measuring.usefulness import contributions, groups, row, rows_of_models
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.documents import token_answers_of
 from palisade.evaluation.signals.grant import Grant

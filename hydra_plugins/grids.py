@@ -1,8 +1,9 @@
 """A sweep as the union of several grids, with one progress line and one summary."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from palisade.commandline import EXIT_SOME_FAILED, is_bad_input, one_line
 from palisade.targets.tuning import trainings
@@ -76,9 +77,56 @@ class GridsSweeper(BasicSweeper):
         if first.quiet:
             progress.silence()
         with progress.Progress(Path(first.runs), total(configs)):
-            jobs_done = self.launcher.launch(jobs, initial_job_idx=0)
+            jobs_done = self._launched(jobs, configs)
         summarize(jobs_done)
         return jobs_done
+
+    def _launched(self, jobs: Sequence[list[str]], configs: Sequence[DictConfig]) -> Sequence[JobReturn]:
+        """Runs the jobs, by the basic launcher side by side, as far as runs may be.
+
+        Not with another launcher, which has processes of its own, nor where trials go before a run, or another run of
+        the same folder does.
+        """
+        assert self.launcher is not None
+        from palisade.targets import device, engines
+
+        device.choose(configs[0].device)
+        engines.choose(OmegaConf.to_container(configs[0].engine, resolve=True))
+        if not isinstance(self.launcher, BasicLauncher) or not engines.takes_several_runs():
+            return self.launcher.launch(jobs, initial_job_idx=0)
+        returned: dict[int, JobReturn] = {}
+        left = list(range(len(jobs)))
+        while left:
+            stretch = list(takewhile(lambda number: not configs[number].get("tuning"), left))
+            if stretch:
+                self._launch_together(stretch, jobs, configs[0].fleet.workers, returned)
+                left = [*(n for n in stretch if is_postponed(returned[n])), *left[len(stretch) :]]
+            else:
+                (returned[left[0]],) = self.launcher.launch([jobs[left[0]]], initial_job_idx=left.pop(0))
+        return [returned[number] for number in range(len(jobs))]
+
+    def _launch_together(
+        self, numbers: Sequence[int], jobs: Sequence[list[str]], workers: int | str, returned: dict[int, JobReturn]
+    ) -> None:
+        from palisade.targets import side_by_side
+
+        begun: dict[int, side_by_side.BegunRun] = {}
+
+        def begin() -> Iterator[side_by_side.BegunRun]:
+            assert self.launcher is not None
+            for number in numbers:
+                (job,) = self.launcher.launch([jobs[number]], initial_job_idx=number)
+                returned[number] = job
+                if job.status != JobStatus.FAILED and (run := job.return_value.pop("begun", None)) is not None:
+                    begun[number] = run
+                    yield run
+
+        with side_by_side.gathering():
+            side_by_side.train_all(begin(), workers)
+        for number, run in begun.items():
+            if run.error is not None:
+                returned[number].return_value = ValueError(run.error)
+                returned[number].status = JobStatus.FAILED
 
 
 class ComposedLoader(ConfigLoaderImpl):
@@ -98,6 +146,13 @@ class ComposedLoader(ConfigLoaderImpl):
         """A job's composed configuration, taken from the check of the sweep where that has composed it already."""
         ready = self.composed.pop(tuple(sweep_overrides), None)
         return super().load_sweep_config(master_config, sweep_overrides) if ready is None else ready
+
+
+def is_postponed(job: JobReturn) -> bool:
+    """True for a run that waits for another one of its folder."""
+    from palisade.targets.side_by_side import POSTPONED
+
+    return job.status != JobStatus.FAILED and bool(job.return_value["status"] == POSTPONED)
 
 
 def total(configs: Sequence[DictConfig]) -> int:

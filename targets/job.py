@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,27 +152,63 @@ class Job:
         with self.run.lock() as mine:
             if not mine:
                 return self.outcome("skipped")
-            log = RunLog(folder=self.run.folder, verbose=self.settings.verbose)
             try:
-                self.run.create(self.settings.plain, self.settings.secret, self.dataset)
-                self._keep_trials()
-                if settled is not None:
-                    self._settle(settled)
-                # Anew: another process may have worked on it until now, or have been killed while it wrote.
-                missing, unguarded, unsaved = self.missing, self.unfitted, self.unsaved
-                progress.report(self.run.name, self.models - len(missing), cached=True)
-                log.start(self.models, len(missing))
-                with log.timed("complete"):
-                    self._train_models(missing)
-                    self._save_signals(unsaved)
-                    self._fit_guards(unguarded)
-                    register(self.run.folder, self.guard)
-                    self.run.complete(self.models)
+                with self.log.timed("complete"):
+                    self.train_models(self.begin(settled))
+                    self.finish()
             except Exception as error:
-                self.run.fail(one_line(error))
-                log.add("failed; the reason is in FAILED")
+                self.fail(one_line(error))
                 raise
         return self.outcome("trained")
+
+    def begin(self, settled: Mapping[str, str] | None) -> list[tuple[Any, ...]]:
+        """Makes the folder of the run, which this process has locked.
+
+        Args:
+            settled: decisions of the defense for all models, made before the first; None if they were made already.
+
+        Returns:
+            What is to be trained, as arguments of `train_models`, a chunk each.
+        """
+        self.run.create(self.settings.plain, self.settings.secret, self.dataset)
+        self._keep_trials()
+        if settled is not None:
+            self._settle(settled)
+        # Anew: another process may have worked on it until now, or have been killed while it wrote.
+        missing = self.missing
+        progress.report(self.run.name, self.models - len(missing), cached=True)
+        self.log.start(self.models, len(missing))
+        return self._chunks(missing)
+
+    def train_models(self, items: Sequence[tuple[Any, ...]]) -> None:
+        """Trains what `begin` has given."""
+        if items:
+            from palisade.targets.training import train_models
+
+            for _ in engines.run(train_models, items, self.settings.fleet.workers, [self.run.folder]):
+                pass  # files are all that workers leave
+
+    @property
+    def needs_workers(self) -> bool:
+        """True if more is left to do, once all models are trained, than to say so."""
+        return bool(self.unsaved or self.unfitted)
+
+    def finish(self) -> None:
+        """Completes the run whose models are all trained."""
+        self._save_signals(self.unsaved)
+        self._fit_guards(self.unfitted)
+        register(self.run.folder, self.guard)
+        self.run.complete(self.models)
+
+    def fail(self, reason: str) -> None:
+        """Keeps the reason in the folder of the run."""
+        self.run.fail(reason)
+        self.log.add("failed; the reason is in FAILED")
+
+    @property
+    def log(self) -> RunLog:
+        """Log of the run."""
+        return RunLog(folder=self.run.folder, verbose=self.settings.verbose)
 
     def _keep_trials(self) -> None:
         if self.tuning is not None:
@@ -190,17 +226,15 @@ class Job:
         """The settings for workers, which have no use for the text of the secret."""
         return {**self.settings.plain, "secret": None}
 
-    def _train_models(self, missing: list[int]) -> None:
-        from palisade.targets.training import chunks, for_device, train_models
+    def _chunks(self, missing: list[int]) -> list[tuple[Any, ...]]:
+        from palisade.targets.training import chunks, for_device
 
         if not missing:
-            return
+            return []
         sharing = engines.sharing(self.settings.fleet.workers)
         config = for_device(self._recipe, self.dataset, self.run.folder, processes=sharing)
         parts = chunks(missing, config["fleet"]["at_once"])
-        items = [(config, str(self.run.folder), self.run.name, models, self.saver) for models in parts]
-        for _ in engines.run(train_models, items, self.settings.fleet.workers, [self.run.folder]):
-            pass  # files are all that workers leave
+        return [(config, str(self.run.folder), self.run.name, models, self.saver) for models in parts]
 
     def _is_saved(self, model: int) -> bool:
         return self.saver is not None and self.saver.is_saved(self.run.folder, model)

@@ -253,8 +253,23 @@ class RunLog:
     def timed(self, what: str) -> Iterator[None]:
         """Adds how long the block took, once it ended well, and what was warned of in it."""
         started = time.monotonic()
+        with self.warned():
+            yield
+        self.took(what, started)
+
+    @contextmanager
+    def warned(self) -> Iterator[None]:
+        """Adds what is warned of in the block."""
         with one_line_warnings(also=lambda line: _append(self.folder, _stamped(line))):
             yield
+
+    def took(self, what: str, started: float) -> None:
+        """Adds how long something took that has just ended.
+
+        Args:
+            what: has ended.
+            started: when, by `time.monotonic`.
+        """
         self.add(f"{what} in {time.monotonic() - started:.1f} s")
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.settings import instantiated, named_in_full
@@ -22,7 +23,7 @@ from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import checkpoint_epochs, discard_partly_written, weights_path, written_together
 from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
-from palisade.targets.engines import together
+from palisade.targets.engines import together, worker
 from palisade.targets.files import write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.guards.guard import Guard
@@ -229,6 +230,20 @@ def train_models(
             if saver is not None:
                 keep_signals(saver, config, dataset, Path(folder), part.models)
             progress.report(name, len(fleet))
+
+
+def train_part(place: int, *chunk: Any) -> tuple[int, str | None]:
+    """Trains a chunk of one of several runs, and gives the run's place with the reason if that failed.
+
+    Args:
+        place: of the run among the others, which go on.
+        chunk: arguments of `train_models`.
+    """
+    try:
+        worker.called(train_models, chunk)
+    except Exception as error:
+        return place, one_line(error)
+    return place, None
 
 
 def train_along(config: Mapping[str, Any], folder: str, models: Sequence[int]) -> None:

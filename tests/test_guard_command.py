@@ -11,7 +11,7 @@ import pytest
 
 from palisade.data.queries import augmented
 from palisade.evaluate import all_attacks
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.saved import predictions

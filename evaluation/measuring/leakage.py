@@ -58,9 +58,9 @@ def null_rows(scores: Mapping[Attack, Scores], seen: View, seed: int) -> Iterato
         seen: what they came from.
         seed: public.
     """
-    named = [{"attack": attack.name, "access": attack.threat.access} for attack in scores]
     everybody = np.ones(seen.records, dtype=bool)
-    yield from _rows([(own, everybody) for own in scores.values()], named, seen, seed)
+    nulls = null_tprs_of([(own, everybody) for own in scores.values()], seen, seed)
+    yield from rows_of_nulls(nulls, list(map(named, scores)))
 
 
 def null_rows_of_groups(
@@ -76,39 +76,74 @@ def null_rows_of_groups(
         groups: such as `class=3`, and which records belong to it.
     """
     parts = list(groups)
-    named = [{"attack": attack.name, "access": attack.threat.access, "group": group} for group, _ in parts]
-    yield from _rows([(scores, inside) for _, inside in parts], named, seen, seed)
+    nulls = null_tprs_of([(scores, inside) for _, inside in parts], seen, seed)
+    yield from rows_of_nulls(nulls, [{**named(attack), "group": group} for group, _ in parts])
 
 
-def _rows(
-    choices: Sequence[tuple[Scores, Bool[np.ndarray, "records"]]], named: Sequence[Mapping[str, Any]], seen: View,
-    seed: int,
-) -> Iterator[Row]:  # fmt: skip
-    """Rows of several attacks or groups, of which the one that leaks most is looked at.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NullTprs:
+    """Null distribution of an attack's TPRs, on all records or on those of a group.
+
+    Args:
+        members: scored pairs of a model and a member.
+        nonmembers: likewise.
+        levels: by FPR the chance level, NaN where it is not resolved.
+        replicated: by FPR that is resolved, what the attack reaches in each redraw.
+    """
+
+    members: int
+    nonmembers: int
+    levels: Mapping[float, float]
+    replicated: Mapping[float, Float[np.ndarray, "replicates"]]
+
+
+def null_tprs_of(
+    choices: Sequence[tuple[Scores, Bool[np.ndarray, "records"]]], seen: View, seed: int
+) -> list[NullTprs]:
+    """Null distribution of each of several attacks or groups, by the same redraws.
 
     Args:
         choices: of each the scores, and which records count; models that were no target take no part.
-        named: the fields of its rows.
         seen: where the scores come from.
         seed: public.
     """
     parts = [_Part.of(scores, seen, inside) for scores, inside in choices]
-    levels = {fpr: [chance_level(part.nonmembers, fpr) for part in parts] for fpr in REPORTED_FPRS}
-    resolved = {fpr: [k for k, level in enumerate(levels[fpr]) if not np.isnan(level)] for fpr in REPORTED_FPRS}
-    replicated: dict[float, list[np.ndarray]] = {fpr: [] for fpr in REPORTED_FPRS}
+    levels = [{fpr: chance_level(part.nonmembers, fpr) for fpr in REPORTED_FPRS} for part in parts]
+    redrawn: list[dict[float, list[np.ndarray]]] = [
+        {fpr: [] for fpr, level in of_part.items() if not np.isnan(level)} for of_part in levels
+    ]
     for exchanged in redraws_in_blocks(seen.records, seen.persons, seed=seed):
-        for fpr, chosen in resolved.items():
-            if chosen:
-                replicated[fpr].append(np.column_stack([parts[k].null_tprs(fpr, exchanged) for k in chosen]))
+        for part, own in zip(parts, redrawn, strict=True):
+            for fpr, blocks in own.items():
+                blocks.append(part.null_tprs(fpr, exchanged))
+    return [
+        NullTprs(
+            members=part.members,
+            nonmembers=int(part.nonmembers.sum()),
+            levels=of_part,
+            replicated={fpr: np.concatenate(blocks) for fpr, blocks in own.items()},
+        )
+        for part, of_part, own in zip(parts, levels, redrawn, strict=True)
+    ]
+
+
+def rows_of_nulls(nulls: Sequence[NullTprs], named: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """Chance levels and null quantiles of several attacks or groups, of which the one that leaks most is looked at.
+
+    Args:
+        nulls: of each its null distribution.
+        named: the fields of its rows.
+    """
     for fpr in REPORTED_FPRS:
-        quantiles = dict.fromkeys(range(len(choices)), float("nan"))
-        if resolved[fpr]:
+        quantiles = dict.fromkeys(range(len(nulls)), float("nan"))
+        resolved = [k for k, null in enumerate(nulls) if fpr in null.replicated]
+        if resolved:
             # Ties keep an attack below the level; a verdict of leakage must lie above it all the same.
-            corrected = null_quantiles(np.concatenate(replicated[fpr])).tolist()
-            quantiles |= {k: max(value, levels[fpr][k]) for k, value in zip(resolved[fpr], corrected, strict=True)}
-        for k, names in enumerate(named):
-            counts: dict[str, Any] = {"members": parts[k].members, "nonmembers": int(parts[k].nonmembers.sum())}
-            for metric, value in ((chance_at(fpr), levels[fpr][k]), (null_at(fpr), quantiles[k])):
+            corrected = null_quantiles(np.column_stack([nulls[k].replicated[fpr] for k in resolved])).tolist()
+            quantiles |= {k: max(value, nulls[k].levels[fpr]) for k, value in zip(resolved, corrected, strict=True)}
+        for (k, null), names in zip(enumerate(nulls), named, strict=True):
+            counts: dict[str, Any] = {"members": null.members, "nonmembers": null.nonmembers}
+            for metric, value in ((chance_at(fpr), null.levels[fpr]), (null_at(fpr), quantiles[k])):
                 yield Row(metric=metric, value=None if np.isnan(value) else float(value), **counts, **names)
 
 
@@ -169,7 +204,7 @@ def leakage(
     attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
 ) -> Iterator[Row]:
     """The attack's metrics, of the fleet and of each model that was a target."""
-    named = _named(attack)
+    names = named(attack)
     targets = targets_of(scores)
     of_targets, few = _of_targets(bootstrap, targets), is_few(targets)
     whole = fleet_metrics(
@@ -181,16 +216,16 @@ def leakage(
         for fpr in REPORTED_FPRS:
             band = tpr_estimate(scores[0, scored], seen.membership[0, scored], fpr)
             whole.estimates[tpr_at(fpr)] = band
-    for row in _fleet_rows(whole, named):
+    for row in _fleet_rows(whole, names):
         yield replace(row, low=None, high=None) if few else row
     if not targets.all():
-        yield Row(metric=TARGET_COUNT, value=float(targets.sum()), **named)
-    yield Row(metric=UNSCORED_SHARE, value=float(whole.dropped.mean() / scores.shape[1]), **named)
+        yield Row(metric=TARGET_COUNT, value=float(targets.sum()), **names)
+    yield Row(metric=UNSCORED_SHARE, value=float(whole.dropped.mean() / scores.shape[1]), **names)
     for fpr in REPORTED_FPRS:
-        yield Row(metric=tied_at(fpr), value=tied_share(scores, seen.membership, fpr), **named)
+        yield Row(metric=tied_at(fpr), value=tied_share(scores, seen.membership, fpr), **names)
     accuracy = accuracy_at_shadow_threshold(scores, seen, bootstrap)
     at_shadows = numbers(accuracy) | ({"low": None, "high": None} if few else {})
-    yield Row(metric=AT_SHADOWS, **at_shadows, **named)
+    yield Row(metric=AT_SHADOWS, **at_shadows, **names)
     for metric, values in whole.per_model.items():
         for place, model in enumerate(np.flatnonzero(targets)):
             yield Row(
@@ -199,7 +234,7 @@ def leakage(
                 value=_number(values[place]),
                 members=int(whole.members[place]),
                 nonmembers=int(whole.nonmembers[place]),
-                **named,
+                **names,
             )
 
 
@@ -264,7 +299,7 @@ def leakage_of_groups(
         own, members = (_chosen(values, targets, inside) for values in (scores, seen.membership))
         part = fleet_metrics(own, members, ROC_METRICS, drawn, HINDSIGHT_METRICS)
         enough = min(part.members.mean(), part.nonmembers.mean()) >= MIN_RECORDS_PER_SIDE
-        for row in _fleet_rows(part, {**_named(attack), "group": group}):
+        for row in _fleet_rows(part, {**named(attack), "group": group}):
             yield row if enough else replace(row, value=None, low=None, high=None)
 
 
@@ -290,7 +325,8 @@ def _of_targets(bootstrap: Bootstrap, targets: Bool[np.ndarray, "models"]) -> Bo
     return replace(bootstrap, groups=None if bootstrap.groups is None else bootstrap.groups[targets])
 
 
-def _named(attack: Attack) -> dict[str, Any]:
+def named(attack: Attack) -> dict[str, Any]:
+    """Fields by which the rows of an attack are known."""
     return {"attack": attack.name, "access": attack.threat.access}
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Float
 
 from palisade.attacks import Attack, LossThreshold, View
-from palisade.attacks.parts.answers import MappedAnswers
-from palisade.data.dataset import Dataset
-from palisade.data.labels import largest_share
-from palisade.data.sequences import NO_TOKEN
 from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
@@ -25,37 +20,28 @@ from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_
 from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
 from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, Extraction, shortest_prefixes
 from palisade.evaluation.measuring.leakage import (
-    MIN_RECORDS_PER_SIDE,
+    NullTprs,
     leakage,
     leakage_of_groups,
     mean_roc,
-    null_rows,
+    named,
     null_rows_of_groups,
-    numbers,
+    null_tprs_of,
+    rows_of_nulls,
 )
 from palisade.evaluation.measuring.private_linear import private_linear_utilities
+from palisade.evaluation.measuring.usefulness import groups, usefulness
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
-from palisade.evaluation.signals.documents import texts_of
-from palisade.evaluation.signals.saved import predictions
+from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
-from palisade.evaluation.signals.stored import answers
-from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
+from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
-from palisade.evaluation.utility import (
-    CALIBRATION_METRIC,
-    UTILITY_MEASURES,
-    Utility,
-    document_measures,
-    measures,
-)
-from palisade.targets import engines, progress
 from palisade.targets.config import validate_guessed_records
-from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
+ModelScores = Float[np.ndarray, "models records"]
 BUDGET_SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
 
 
@@ -79,14 +65,14 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
 
     Args:
         subject: that is attacked.
-        attacks: those that were chosen.
+        attacks: those that are `applicable`.
         view: what they see.
         models: number of targets; shadows of another run may follow them in the view.
     """
     scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     needs: dict[str, Mapping[str, Any]] = {}
     skipped: dict[str, str] = {}
-    for attack in map(subject.suited, applicable(attacks, view)):
+    for attack in map(subject.suited, attacks):
         if (reason := subject.lacking(attack, view)) is not None:
             skipped[attack.name] = reason
             continue
@@ -125,154 +111,84 @@ def _fewest_scored(scores: Float[np.ndarray, "models records"], membership: Bool
     return int(np.min(counts)) if attacked.any() else 0
 
 
-UTILITY_METRICS = (*(utility.metric for utility in UTILITY_MEASURES.values()), CALIBRATION_METRIC)
-BOUNDED_METRICS = {utility.metric for utility in UTILITY_MEASURES.values() if utility.higher_is_better}
-"""Metrics that cannot exceed 1, as resampled contributions may by a little."""
-
-
-def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
-    """Every measure on test records, accuracy on each model's own members, and whether canaries were learned at all.
-
-    A measure that the answers do not allow, such as the log loss of models behind a guard that lets out labels only,
-    has no value.
-    """
-    if run.dataset.positional:
-        yield from usefulness_of_documents(run, bootstrap)
-        return
-    data, split = run.dataset, run.dataset.split
-    # Test records and the fixed part of a canary run are not the audited records: no persons group them.
-    alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
-    outputs, labels, level = answers(run, "test"), data.y[split.test], run.registered_guard.level
-    for metric, values in contributions(outputs, labels, level):
-        yield row(metric, values, alone)
-        yield from rows_of_models(metric, values)
-    for group, inside in groups(data, split.test, slices):
-        for metric, values in contributions(outputs.about(inside), labels[inside], level):
-            yield row(metric, values, alone, group=group)
-    if len(labels):
-        yield Row(metric=LARGEST_CLASS, value=largest_share(labels))
-    members = np.where(run.membership(), predictions(run, "pool") == data.y[split.pool], np.nan)
-    yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
-    yield from rows_of_models(TRAIN_ACCURACY, members)
-    if len(split.canaries):
-        yield canaries_fitted(members[:, split.is_audited])
-
-
-def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
-    """Every measure of language models on test documents, and the share of right tokens of each model's own members."""
-    data, split = run.dataset, run.dataset.split
-    alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
-    if len(split.test) >= MIN_RECORDS_PER_SIDE:
-        lengths = np.array([len(text) for text in texts_of(data, data.y[split.test])])
-        of_models = [document_measures(rows, lengths) for rows in answers(run, "test")]
-        for metric in of_models[0]:
-            values = np.stack([of_model[metric] for of_model in of_models])
-            yield row(metric, values, alone)
-            yield from rows_of_models(metric, values)
-    counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
-    right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
-    members = np.where(run.membership(), right, np.nan)
-    yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
-    yield from rows_of_models(TRAIN_ACCURACY, members)
-    if len(split.canaries):
-        yield canaries_fitted(members[:, split.is_audited])
-
-
-def canaries_fitted(right: Float[np.ndarray, "models canaries"]) -> Row:
-    """Share of the canaries that models which were trained on them answer right, or of documents most tokens.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sight:
+    """A run as attackers and referee see it.
 
     Args:
-        right: share that is right, NaN where a model was not trained on a canary.
+        run: whose models are the targets.
+        protocol: how they are attacked.
+        slices: groups of records by which results are read.
+        seen: view of the run.
+        shadowed: view in which attacks look for members: `seen`, unless the shadows are another run's.
     """
-    trained_on = ~np.isnan(right).all(axis=0)
-    return Row(metric="canaries_fitted", value=float((np.nanmean(right[:, trained_on], axis=0) > 0.5).mean()))
+
+    run: Run
+    protocol: AttackProtocol
+    slices: Slices
+    seen: View
+    shadowed: View
+
+    @classmethod
+    def of(cls, run: Run, protocol: AttackProtocol, slices: Slices, source: Run | None = None) -> Sight:
+        """The sight of a run, whose models are asked where no file holds their answers.
+
+        Args:
+            run: whose models are the targets.
+            protocol: how they are attacked.
+            slices: groups of records by which results are read.
+            source: another run whose models are the shadows, instead of the run's own.
+        """
+        threats = [attack.threat for attack in (*protocol.attacks_on(run), protocol.audit)]
+        seen = FleetSubject(run).view(protocol.grant, protocol.queries, threats)
+        shadowed = (
+            seen if source is None else mismatch_view(seen, view(source, protocol.grant, protocol.queries, threats))
+        )
+        return cls(run=run, protocol=protocol, slices=slices, seen=seen, shadowed=shadowed)
+
+    @cached_property
+    def attacks(self) -> list[Attack]:
+        """The attacks on this run and its defense, as far as they are about data of its kind."""
+        return applicable(self.protocol.attacks_on(self.run), self.shadowed)
+
+    @cached_property
+    def bootstrap(self) -> Bootstrap:
+        """Resampling of this run's models and records."""
+        return Bootstrap(seed=self.run.config["seed"], groups=self.seen.groups, persons=self.seen.persons)
 
 
-def groups(
-    data: Dataset, records: Int64[np.ndarray, "records"], slices: Slices
-) -> Iterator[tuple[str, Bool[np.ndarray, "records"]]]:
-    """The parts by which results are read: classes, such as `class=3`, and slices, such as `sex=f`."""
-    labels = data.labels[records]
-    if not data.positional:  # documents are all of one class
-        yield from ((f"class={label}", labels == label) for label in np.unique(labels))
-    yield from slices.groups(records)
+class RunFacts(NamedTuple):
+    """Measurements of a run that rest on no attack but the audit.
+
+    Args:
+        rows: usefulness, facts of its data, the spread of its models.
+        extraction: rows on texts that come out word by word.
+        audit: lower bounds on ε.
+    """
+
+    rows: Sequence[Row]
+    extraction: Sequence[Row]
+    audit: Mapping[str, Any]
 
 
-def contributions(
-    outputs: MappedAnswers | Shaped[np.ndarray, "models records *classes"],
-    labels: Int64[np.ndarray, "records"],
-    level: str,
-) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
-    """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
-    values = measures(outputs, labels, level) if len(labels) >= MIN_RECORDS_PER_SIDE else {}
-    for metric in UTILITY_METRICS:
-        yield metric, values.get(metric, np.full((len(outputs), len(labels)), np.nan))
+class AttackShare(NamedTuple):
+    """Measurements of some of the attacks on a run, by their names, before they are compared with the others.
 
+    Args:
+        rows: leakage.
+        roc: mean ROC.
+        nulls: null distribution of the TPRs.
+        fields: by which the rows of each are known.
+        needs: see `AttackScores`.
+        skipped: likewise.
+    """
 
-def row(metric: str, values: Float[np.ndarray, "models records"], bootstrap: Bootstrap, group: str = "all") -> Row:
-    """The mean over the fleet with its interval; no value where no record contributes."""
-    result = {} if np.isnan(values).all() else numbers(fleet_mean(values, bootstrap))
-    if metric in BOUNDED_METRICS and result:
-        result["high"] = min(result["high"], 1.0)
-    counted = None if group == "all" else values.size  # no model was trained on a test record
-    return Row(metric=metric, group=group, nonmembers=counted, **{"value": None, **result})
-
-
-def rows_of_models(metric: str, values: Float[np.ndarray, "models records"]) -> Iterator[Row]:
-    """Each model's own mean."""
-    for model, own in enumerate(values):
-        contributed = own[~np.isnan(own)]
-        yield Row(metric=metric, model=model, value=float(contributed.mean()) if len(contributed) else None)
-
-
-def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
-    """Result of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
-    missing = [run for run in runs if stored_result(run, protocol) is None]
-    measured: dict[tuple[Path, str], Result] = {}
-    for run in missing:
-        train_shadows_of(run, protocol)
-    if missing:
-        with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
-            items = [(run.folder, run.guard, protocol) for run in missing]
-            measured = dict(engines.run(measure_and_keep, items, "auto", [run.folder for run in missing]))
-    # Another evaluation may have put its own in the place of what was just measured.
-    results = (measured.get((run.folder, run.guard)) or stored_result(run, protocol) for run in runs)
-    return [result for result in results if result is not None]
-
-
-def train_shadows_of(run: Run, protocol: AttackProtocol) -> None:
-    """Trains the further shadows that attacks ask for by all worker processes: within one, a run has but that one."""
-    attacks = [attack for attack in protocol.attacks_on(run) if attack.threat.further_shadows]
-    if attacks:
-        seen = view(run, protocol.grant, protocol.queries, [attack.threat for attack in attacks])
-        for attack in attacks:
-            if attack.missing(seen) is None:
-                attack.run(seen)  # for the files of the models alone
-
-
-def measure_and_keep(folder: Path, guard: str, protocol: AttackProtocol) -> tuple[tuple[Path, str], Result]:
-    """The work item of a process: one run."""
-    run = Run(folder, guard)
-    measured = {"key": protocol.key(run), "models": len(run.models())}  # before others may extend the run
-    content = {**measured, "results": measure(run, protocol).to_json()}
-    write_json(run.metrics, content)
-    progress.report(run.name, 1)
-    # As from the file, so that a report is the same whether it was measured for it or before.
-    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), protocol.read_on(run))
-
-
-def stored_result(run: Run, protocol: AttackProtocol) -> Result | None:
-    """The results of this protocol on these very models, if they are there."""
-    if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != protocol.key(run):
-        return None
-    return of_json(run, content["results"], protocol.read_on(run))
-
-
-def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:
-    """The result of a run from what `Result.to_json` wrote."""
-    rows = [Row(**row) for row in content["rows"]]
-    roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in content["roc"].items()}
-    return FleetSubject(run).result(**{**content, "rows": rows, "roc": roc}, utility=utility)
+    rows: Mapping[str, Sequence[Row]]
+    roc: Mapping[str, tuple[list[float], list[float]]]
+    nulls: Mapping[str, NullTprs]
+    fields: Mapping[str, Mapping[str, Any]]
+    needs: Mapping[str, Mapping[str, Any]]
+    skipped: Mapping[str, str]
 
 
 def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bounds: bool = True) -> Result:
@@ -284,47 +200,107 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
         source: another run whose models are the shadows, instead of the run's own.
         bounds: whether ε is bounded from below: one way more of auditing the run, for which others pay.
     """
-    attacks, auditor = protocol.attacks_on(run), protocol.audit
-    threats = [attack.threat for attack in (*attacks, auditor)]
-    subject = FleetSubject(run)
-    seen = subject.view(protocol.grant, protocol.queries, threats)
-    attack_view = (
-        seen if source is None else mismatch_view(seen, view(source, protocol.grant, protocol.queries, threats))
+    sight = Sight.of(run, protocol, protocol.slices_of(run), source)
+    facts = facts_of(sight, bounds=bounds)
+    share, scores = attack_share(sight, sight.attacks)
+    return looked_into(sight, joined(run, protocol, facts, [share]), scores)
+
+
+def facts_of(sight: Sight, *, bounds: bool = True) -> RunFacts:
+    """Usefulness of a run, facts of its data, and bounds on its ε.
+
+    Args:
+        sight: of the run.
+        bounds: whether ε is bounded from below.
+    """
+    run, protocol, seen, bootstrap = sight.run, sight.protocol, sight.seen, sight.bootstrap
+    tokens = seen.tokens
+    return RunFacts(
+        rows=[*usefulness(run, bootstrap, sight.slices), *of_data(run), *spread_rows(seen)],
+        extraction=[] if tokens is None else [*Extraction().rows(tokens, {}, seen.membership, bootstrap)],
+        audit=lower_bounds(run, protocol.audit, seen, protocol.way_on(run)) if bounds else {},
     )
-    bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
-    slices = protocol.slices_of(run)
-    rows = [*usefulness(run, bootstrap, slices), *of_data(run), *spread_rows(seen)]
-    scores, needs, skipped = score_all(subject, attacks, attack_view, seen.models)
-    for attack, result in scores.items():
-        rows += leakage(attack, result, seen, bootstrap)
-    rows += null_rows(scores, seen, bootstrap.seed)
-    if seen.tokens is not None:
-        rows += Extraction().rows(seen.tokens, {}, seen.membership, bootstrap)
-    results = subject.result(
-        rows=rows,
-        roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
-        skipped=skipped,
+
+
+def attack_share(sight: Sight, attacks: Sequence[Attack]) -> tuple[AttackShare, Mapping[str, ModelScores]]:
+    """Measurements of some of the attacks on a run, and the scores of those that ran, by name.
+
+    Args:
+        sight: of the run.
+        attacks: some of those of `sight`.
+    """
+    seen, bootstrap = sight.seen, sight.bootstrap
+    scores, needs, skipped = score_all(FleetSubject(sight.run), attacks, sight.shadowed, seen.models)
+    everybody = np.ones(seen.records, dtype=bool)
+    nulls = null_tprs_of([(own, everybody) for own in scores.values()], seen, bootstrap.seed)
+    share = AttackShare(
+        rows={attack.name: [*leakage(attack, own, seen, bootstrap)] for attack, own in scores.items()},
+        roc={attack.name: mean_roc(own, seen.membership) for attack, own in scores.items()},
+        nulls={attack.name: null for attack, null in zip(scores, nulls, strict=True)},
+        fields={attack.name: named(attack) for attack in scores},
         needs=needs,
+        skipped=skipped,
+    )
+    return share, {attack.name: own for attack, own in scores.items()}
+
+
+def joined(run: Run, protocol: AttackProtocol, facts: RunFacts, shares: Sequence[AttackShare]) -> Result:
+    """The result of a run from that of its attacks, whoever measured which of them.
+
+    Args:
+        run: that was attacked.
+        protocol: how it was attacked.
+        facts: of the run.
+        shares: which together hold all attacks.
+    """
+    order = [attack.name for attack in protocol.attacks_on(run)]
+    every = AttackShare(*(_in_order(order, fields) for fields in zip(*shares, strict=True)))
+    return FleetSubject(run).result(
+        rows=[
+            *facts.rows,
+            *(row for rows in every.rows.values() for row in rows),
+            *rows_of_nulls([*every.nulls.values()], [*every.fields.values()]),
+            *facts.extraction,
+        ],
+        roc=every.roc,
+        skipped=every.skipped,
+        needs=every.needs,
         threat=protocol.grant.access,
         released=protocol.grant.behind(run.registered_guard),
-        audit=lower_bounds(run, auditor, seen, protocol.way_on(run)) if bounds else {},
+        audit=facts.audit,
     )
-    for attack in scores:
-        if attack.name == results.strongest:
-            split = run.dataset.split
-            sliced = NO_SLICES if len(split.canaries) else slices  # a canary is nobody's record
-            parts = list(groups(run.dataset, split.audited, sliced))
-            of_groups = [
-                *leakage_of_groups(attack, scores[attack], seen, bootstrap, parts),
-                *null_rows_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
-            ]
-            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED_SPREAD
-            exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
-            resolved = exposure.to_json() if exposure.models.any() else {}
-            if resolved and seen.tokens is not None and seen.tokens.greedy is not None:
-                resolved["prefix"] = shortest_prefixes(seen.tokens, seen.membership, EXPOSED_SUFFIX)
-            return replace(results, rows=[*rows, *of_groups], exposed=resolved)
-    return results
+
+
+def _in_order(order: Sequence[str], shares: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    together = {name: value for share in shares for name, value in share.items()}
+    return {name: together[name] for name in order if name in together}
+
+
+def looked_into(sight: Sight, result: Result, scores: Mapping[str, ModelScores]) -> Result:
+    """The result with the strongest attack by class, by slice and by record.
+
+    Args:
+        sight: of the run.
+        result: of all attacks on it.
+        scores: of the strongest attack, by its name.
+    """
+    if not result.attacks:
+        return result
+    run, seen, own = sight.run, sight.seen, scores[result.strongest]
+    attack = next(attack for attack in sight.attacks if attack.name == result.strongest)
+    split = run.dataset.split
+    sliced = NO_SLICES if len(split.canaries) else sight.slices  # a canary is nobody's record
+    parts = list(groups(run.dataset, split.audited, sliced))
+    of_groups = [
+        *leakage_of_groups(attack, own, seen, sight.bootstrap, parts),
+        *null_rows_of_groups(attack, own, seen, sight.bootstrap.seed, parts),
+    ]
+    spread = over_dispersion(attack, own, seen) if sight.shadowed is seen else ASSUMED_SPREAD
+    exposure = Exposure.of(own, seen.membership, seen.labels, split.audited, spread)
+    exposed = exposure.to_json() if exposure.models.any() else {}
+    if exposed and seen.tokens is not None and seen.tokens.greedy is not None:
+        exposed["prefix"] = shortest_prefixes(seen.tokens, seen.membership, EXPOSED_SUFFIX)
+    return replace(result, rows=[*result.rows, *of_groups], exposed=exposed)
 
 
 def of_data(run: Run) -> Iterator[Row]:

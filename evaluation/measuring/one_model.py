@@ -14,7 +14,7 @@ from palisade.attacks import Attack, View
 from palisade.data.labels import largest_share
 from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, MEMBER_PRIORS, tied_share
-from palisade.evaluation.measuring.measure import score_all
+from palisade.evaluation.measuring.measure import applicable, score_all
 from palisade.evaluation.result import (
     AUC,
     BLIND_BASELINE,
@@ -66,7 +66,7 @@ def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant
     """
     seen, shadow = subject.view(grant), subject.shadow_view(grant)
     members, persons = seen.membership[0], seen.persons
-    attacked = score_all(subject, attacks, seen, models=1)
+    attacked = score_all(subject, applicable(attacks, seen), seen, models=1)
     rows, roc = [*accuracies(seen, {MEMBER_GROUP: members, NONMEMBER_GROUP: ~members})], {}
     for attack, (scores,) in attacked.scores.items():
         named = {"attack": attack.name, "access": attack.threat.access}

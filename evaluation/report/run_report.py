@@ -22,7 +22,7 @@ from palisade.evaluation.format import NO_NUMBER, csv_text, percent
 from palisade.evaluation.labels import crowd_word, label
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.exposure import exposed_csv
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
 from palisade.evaluation.report.page import Entry, explained, render, write_files

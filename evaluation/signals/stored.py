@@ -41,24 +41,50 @@ def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> Mapped
     return MappedAnswers(list(zip(*by_query, strict=True)))
 
 
+def questions(run: Run, queries: Sequence[str]) -> list[tuple[str, str]]:
+    """Roles and queries that an evaluation puts to the models of a run, whatever the attacks."""
+    fixed = [(role, PLAIN_QUERY[0]) for role in ("test", "population") if len(getattr(run.dataset.split, role))]
+    return [*(("pool", query) for query in queries), *fixed]
+
+
+def unasked(run: Run, queries: Sequence[str]) -> list[int]:
+    """Models of which no file holds the answers to some of the `questions`."""
+    paths = [answer_paths(run, *question) for question in questions(run, queries)]
+    return [model for model in run.models() if not all(of_models[model].exists() for of_models in paths)]
+
+
+def ask_some(folder: Path, guard: str, queries: Sequence[str], models: Sequence[int]) -> None:
+    """The work item of a process: asks some models of a run, where no file holds their answers."""
+    run = Run(folder, guard)
+    for role, query in questions(run, queries):
+        ask(run, role, query, models)
+
+
+def ask(run: Run, role: str, query: str, models: Sequence[int]) -> None:
+    """Keeps the answers of models to one query, where they are missing."""
+    paths = answer_paths(run, role, query)
+    missing = [model for model in models if not paths[model].exists()]
+    if not missing:
+        return
+    if not run.has_weights():
+        raise ValueError(
+            f"{run.folder} holds signals, and neither weights nor whole answers ({role}, {query}); train it again"
+            " with fleet.keep=both"
+        )
+    folder = paths[missing[0]].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    x = augmented(query, run.dataset.x[getattr(run.dataset.split, role)])
+    for model, answered in _asked(run, role, query, x, missing):
+        with replacing(paths[model]) as temporary:
+            np.save(temporary, answered)
+    signals = answer_paths(run, role, query, SIGNALS_SUFFIX)
+    _remove_others(folder, {*paths.values(), *signals.values()}, below=len(paths))
+
+
 def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records *classes"]]:
     """The answers of each model to one query, asked where they are missing."""
-    paths = answer_paths(run, role, query)
-    if missing := [model for model, path in paths.items() if not path.exists()]:
-        if not run.has_weights():
-            raise ValueError(
-                f"{run.folder} holds signals, and neither weights nor whole answers ({role}, {query}); train it again"
-                " with fleet.keep=both"
-            )
-        folder = paths[missing[0]].parent
-        folder.mkdir(parents=True, exist_ok=True)
-        x = augmented(query, run.dataset.x[getattr(run.dataset.split, role)])
-        for model, answered in _asked(run, role, query, x, missing):
-            with replacing(paths[model]) as temporary:
-                np.save(temporary, answered)
-        signals = answer_paths(run, role, query, SIGNALS_SUFFIX)
-        _remove_others(folder, {*paths.values(), *signals.values()}, below=len(paths))
-    return [np.load(path, mmap_mode="r") for path in paths.values()]
+    ask(run, role, query, run.models())
+    return [np.load(path, mmap_mode="r") for path in answer_paths(run, role, query).values()]
 
 
 def mean_log_probability(rows: Shaped[np.ndarray, "... T"]) -> Float[np.ndarray, "..."]:
@@ -95,17 +121,20 @@ def _asked(
     from palisade.targets.training import load_fleet, load_guarded
 
     plain = Run(run.folder)
-    logits = None if run.guard == plain.guard else answers(plain, role, [query])
+    is_guarded = run.guard != plain.guard
+    if is_guarded:
+        ask(plain, role, query, models)
     for start in range(0, len(models), MODELS_AT_ONCE):
         some = models[start : start + MODELS_AT_ONCE]
-        if logits is None:
+        if not is_guarded:
             fleet = load_fleet(run.config, run.dataset, run.folder, some)
             y = run.dataset.y[getattr(run.dataset.split, role)]
             yield from ((model, fleet.one(place).answers(x, y)[0]) for place, model in enumerate(some))
         else:
             guarded = load_guarded(run.config, run.dataset, run.folder, some, run.guard)
             for place, model in enumerate(some):
-                yield model, guarded.one(place).predict(x, logits.of(model)[None])[0]
+                logits = np.load(answer_path(plain, role, query, model), mmap_mode="r")
+                yield model, guarded.one(place).predict(x, logits[None])[0]
 
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from palisade.data.split import Membership
 from palisade.evaluation.labels import label
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import AUC, Result
 from palisade.evaluation.studies.studies import ACCURACY_GAP, UTILITY_METRICS, StudyRow, study_rows

@@ -5,7 +5,7 @@ An engine is never part of a result: models, signals and scores are the same, to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,9 +50,14 @@ def sharing(workers: int | str) -> int:
     return _engine.sharing(workers)
 
 
+def takes_several_runs() -> bool:
+    """True if chunks of several runs may be at work together."""
+    return _engine.takes_several_runs
+
+
 def run(
     function: Callable[..., Result],
-    items: Sequence[tuple[Any, ...]],
+    items: Iterable[tuple[Any, ...]],
     workers: int | str,
     folders: Sequence[Path] = (),
 ) -> Iterator[Result]:
@@ -60,13 +65,14 @@ def run(
 
     Args:
         function: importable by name; called again for an item whose worker died, so it must go on from what is there.
-        items: arguments, plain values only, and never the secret of a run.
+        items: arguments, plain values only, and never the secret of a run. Taken as workers come to need them, as far
+            as the engine allows for it.
         workers: how many at a time, if the engine does not decide that; auto: as many as it has.
-        folders: of the runs that the items read and write.
+        folders: of the runs that the items read and write; as items are taken, more may be appended.
     """
     if worker.is_at_work():
         return (worker.called(function, item) for item in items)
-    return _engine.run(function, items, count(workers), list(dict.fromkeys(folders)))
+    return _engine.run(function, items, count(workers), folders)
 
 
 def stop() -> None:

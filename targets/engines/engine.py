@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ class WorkEngine(CheckedFields, ABC):
 
     @abstractmethod
     def run(
-        self, function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int, folders: Sequence[Path]
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int, folders: Sequence[Path]
     ) -> Iterator[Result]:
         """Yields the results of `function(*item)` as they come.
 
@@ -47,12 +47,17 @@ class WorkEngine(CheckedFields, ABC):
             function: importable by name; called again for an item whose worker died.
             items: arguments, plain values only.
             workers: how many at a time.
-            folders: of the runs that the items read and write.
+            folders: of the runs that the items read and write; as items are taken, more may be appended.
 
         Raises:
             ChildProcessError: if workers died for an item in every attempt; the reason in one line.
             Exception: whatever the function raises; nothing goes on then.
         """
+
+    @property
+    def takes_several_runs(self) -> bool:
+        """True if chunks of several runs may be at work together."""
+        return True
 
     def sharing(self, workers: int | str) -> int:
         """Number of work items that share a device at a time."""

@@ -8,10 +8,13 @@ import os
 import pickle
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import chain, islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +37,9 @@ EXCEPTION_EXIT_CODE = 1
 """Exit code of a process that an exception ended: none of its work, which hands exceptions back."""
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Variable of the environment by which CUDA sees some GPUs alone, numbered anew."""
+
+AHEAD = 2
+"""Items that wait beside those that are at work, so that no worker waits while the next are begun."""
 
 _pool: ProcessPoolExecutor | None = None
 _own_environment: dict[str, str] = {}
@@ -75,36 +81,47 @@ class LocalEngine(WorkEngine):
             return gpus * self.per_gpu
         return max(cores() // self.devices_per_model, 1)
 
+    @property
+    def takes_several_runs(self) -> bool:
+        """Not on GPUs: how many models a stack of the next run has is measured on one, which must be idle then."""
+        return not self._gpus() and not is_one_gpu()
+
     def sharing(self, workers: int | str) -> int:
         """Number of processes that share a device: all that are not spread over GPUs."""
         return math.ceil(self.count(workers) / max(len(self._gpus()), 1))
 
     def run(
-        self, function: Callable[..., Result], items: Sequence[Item], workers: int, folders: Sequence[Path]
+        self, function: Callable[..., Result], items: Iterable[Item], workers: int, folders: Sequence[Path]
     ) -> Iterator[Result]:
         """Yields results as they come; 1 worker, or a single item, runs here, without a pool.
 
         Items that a dead worker left undone, and the pool that ends with it, are run once more by new processes.
         """
-        if min(workers, len(items)) <= 1:
-            yield from (worker.called(function, item) for item in items)
-            return
-        left = dict(enumerate(items))
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            pool = self._processes(workers, function.__module__)
-            environment = dict(os.environ)  # as it is now: forks have that in which their server was started
+        first = list(islice(waiting := iter(items), 2))
+        waiting = chain(first, waiting)
+        if min(workers, len(first)) <= 1:
+            return (worker.called(function, item) for item in waiting)
+        return self._pooled(function, enumerate(waiting), workers)
+
+    def _pooled(
+        self, function: Callable[..., Result], numbered: Iterator[tuple[int, Item]], workers: int
+    ) -> Iterator[Result]:
+        left, deaths = dict[int, Item](), Counter[int]()
+        while True:
             futures: dict[Future[Result], int] = {}
-            processes: list[BaseProcess] = []
+            processes: dict[int, BaseProcess] = {}
             try:
-                with worker.no_false_script():
-                    for place, item in left.items():
-                        futures[pool.submit(_work, environment, pickle.dumps((function, item)))] = place
-                    pool.submit(int)  # or nobody watches over the last process, which started after its item was queued
-                processes += pool._processes.values()
-                for future in as_completed(futures):
-                    result = future.result()
-                    del left[futures[future]]
-                    yield result
+                for number, item in [*left.items(), *islice(numbered, workers + AHEAD - len(left))]:
+                    left[number] = item
+                    futures[self._submitted(function, item, workers, processes)] = number
+                while futures:
+                    for future in wait_for(futures, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        del left[futures.pop(future)]
+                        for number, item in islice(numbered, 1):
+                            left[number] = item
+                            futures[self._submitted(function, item, workers, processes)] = number
+                        yield result
                 return
             except BaseException as error:
                 for future in futures:
@@ -112,8 +129,9 @@ class LocalEngine(WorkEngine):
                 self.stop()
                 if not isinstance(error, BrokenProcessPool):
                     raise
-                reason = _reason(processes)
-                if attempt == MAX_ATTEMPTS or reason == worker.SCRIPT_NOT_IMPORTABLE:
+                deaths.update(left.keys())
+                reason = _reason(processes.values())
+                if max(deaths.values()) == MAX_ATTEMPTS or reason == worker.SCRIPT_NOT_IMPORTABLE:
                     raise ChildProcessError(reason) from error
                 progress.say("a worker process died; what it left is run once more")
 
@@ -125,6 +143,17 @@ class LocalEngine(WorkEngine):
         """The GPUs of each worker, in turn: as many as train a model together."""
         names, size = gpus(), self.devices_per_model
         return [",".join(names[start : start + size]) for start in range(0, len(names) - size + 1, size)]
+
+    def _submitted(
+        self, function: Callable[..., Result], item: Item, workers: int, processes: dict[int, BaseProcess]
+    ) -> Future[Result]:
+        """The item on its way, with all that the environment holds now: forks have that of their server's start."""
+        pool = self._processes(workers, function.__module__)
+        with worker.no_false_script():
+            future = pool.submit(_work, dict(os.environ), pickle.dumps((function, item)))
+            pool.submit(int)  # or nobody watches over the last process, which started after its item was queued
+        processes |= pool._processes
+        return future
 
     def _processes(self, workers: int, module: str) -> ProcessPoolExecutor:
         global _pool
@@ -167,7 +196,7 @@ def is_one_gpu() -> bool:
     return os.environ.get(DEVICE_VARIABLE, "cpu") not in ("auto", "cpu", "cuda")
 
 
-def _reason(processes: Sequence[BaseProcess]) -> str:
+def _reason(processes: Iterable[BaseProcess]) -> str:
     """Reason why the pool of these processes broke; the pool itself ends the others by SIGTERM."""
     codes = [process.exitcode for process in processes if process.exitcode not in (None, 0, -signal.SIGTERM)]
     if EXCEPTION_EXIT_CODE in codes:

@@ -8,9 +8,10 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from palisade.data.secret import Secret
 from palisade.fields import Count, NonNegative, Positive
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.engines.engine import WorkEngine
+from palisade.targets.engines.own_files import OwnFile, missing_here, own_files
 from palisade.targets.engines.parcel import SECRET_PATH, Parcel, loaded, packed, pickled
 from palisade.targets.run import Run
 
@@ -67,20 +69,25 @@ class RayEngine(WorkEngine):
         return workers if isinstance(workers, int) else self.tasks
 
     def run(
-        self, function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int, folders: Sequence[Path]
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int, folders: Sequence[Path]
     ) -> Iterator[Result]:
         """Yields results as tasks end; what a dead worker or node leaves is run again by another."""
         import ray
 
         session = self._connected()
-        places = {session.number(folder): folder for folder in folders}
-        contents = {number: ray.put(packed(folder)) for number, folder in places.items()}
-        left = list(reversed(items))
-        running: list[Any] = []
+        places: dict[int, Path] = {}
+        contents: dict[int, Any] = {}
+        waiting, running, seen = iter(items), list[Any](), 0
         try:
-            while left or running:
-                while left and len(running) < workers:
-                    running.append(self._submitted(session, (function, left.pop()), places, contents))
+            while True:
+                for item in islice(waiting, workers - len(running)):
+                    for folder in folders[seen:]:
+                        number = session.number(folder)
+                        places[number], contents[number] = folder, ray.put(packed(folder))
+                    seen = len(folders)
+                    running.append(self._submitted(session, (function, item), places, contents))
+                if not running:
+                    return
                 (ended, *_), running = ray.wait(running, num_returns=1)
                 outcome, changes = loaded(_result(ended), places)
                 for number, changed in changes.items():
@@ -100,6 +107,7 @@ class RayEngine(WorkEngine):
         self, session: RaySession, work: Any, places: Mapping[int, Path], contents: Mapping[int, Any]
     ) -> Any:
         content, numbers = pickled(work, places)
+        session.check((work[1], [Run(places[n]).config for n in numbers]))
         datasets = {text: ref for n in numbers for text, ref in session.datasets(places[n], work[1]).items()}
         parcel = Parcel(
             work=content,
@@ -156,6 +164,7 @@ class RaySession:
         self.folders: list[Path] = []
         self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
+        self._checked: set[OwnFile] = set()
         threading.Thread(target=self._answer, daemon=True).start()
 
     def number(self, folder: Path) -> int:
@@ -177,6 +186,26 @@ class RaySession:
             ref = ray.put(from_config(configs[0]))
         self._shipped |= dict.fromkeys(texts, ref)
         return dict.fromkeys(texts, ref)
+
+    def check(self, settings: Any) -> None:
+        """Asks every node for own code and files, once for each of them.
+
+        Raises:
+            ValueError: if one lacks something.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if not (files := {file for file in own_files(settings) if file.is_here} - self._checked):
+            return
+        task: Any = ray.remote(missing_here)
+        for node in ray.nodes():
+            if node["Alive"]:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                answer = task.options(num_cpus=0, scheduling_strategy=there).remote(sorted(files, key=str))
+                for file in ray.get(answer):
+                    raise ValueError(file.lacking(node["NodeManagerAddress"]))
+        self._checked |= files
 
     def _answer(self) -> None:
         """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""

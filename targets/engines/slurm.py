@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -23,6 +27,9 @@ Result = TypeVar("Result")
 
 SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
 """Interval at which jobs are asked whether they have ended."""
+
+MAX_JOBS_PER_ARRAY = 1000
+"""Slurm refuses larger arrays, unless its administrators allow for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,38 +69,50 @@ class SlurmEngine(WorkEngine):
         return workers if isinstance(workers, int) else self.jobs
 
     def run(
-        self, function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int, folders: Sequence[Path]
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int, folders: Sequence[Path]
     ) -> Iterator[Result]:
         """Yields results as jobs end; a job whose node failed is submitted once more."""
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        if not items:
+        if not (left := dict(enumerate(items))):
             return
-        scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].resolve().parents[1] if folders else None))
-        left = dict(enumerate(items))
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            jobs = self._submitted(function, left, workers, scratch)
-            reason = ""
-            try:
-                for place, job in self._ended(jobs):
-                    try:
-                        outcome: worker.Outcome = job.result()
-                    except (FailedJobError, UncompletedJobError) as error:
-                        reason = next(line for line in str(error).splitlines()[::-1] if line.strip("- "))
-                        continue
-                    result = outcome.delivered()
-                    del left[place]
-                    yield result
-            except BaseException:
-                for job in jobs.values():
-                    job.cancel(check=False)
-                raise
-            if not left:
-                shutil.rmtree(scratch, ignore_errors=True)
-                return
-            if attempt < MAX_ATTEMPTS:
-                progress.say(f"{len(left)} jobs died; what they left is submitted once more")
-        raise ChildProcessError(f"a job died twice ({reason}); its output is in {scratch}")
+        with _scratch(folders) as scratch:
+            for attempt in range(1, MAX_ATTEMPTS + 1):
+                reason = ""
+                with closing(self._ended(function, dict(left), workers, scratch)) as ended:
+                    for place, job in ended:
+                        try:
+                            outcome: worker.Outcome = job.result()
+                        except (FailedJobError, UncompletedJobError) as error:
+                            reason = _last_line(str(error))
+                            continue
+                        result = outcome.delivered()
+                        del left[place]
+                        yield result
+                if not left:
+                    return
+                if attempt < MAX_ATTEMPTS:
+                    progress.say(f"{len(left)} jobs died; what they left is submitted once more")
+            raise ChildProcessError(f"a job died twice ({reason}); its output is in {scratch}")
+
+    def _ended(
+        self, function: Callable[..., Any], waiting: dict[int, tuple[Any, ...]], workers: int, scratch: Path
+    ) -> Iterator[tuple[int, submitit.Job[worker.Outcome]]]:
+        """Jobs as they end. Slurm gets all of them as one array; of this machine's processes so many run at a time."""
+        jobs: dict[int, submitit.Job[worker.Outcome]] = {}
+        try:
+            while waiting or jobs:
+                free = MAX_JOBS_PER_ARRAY if self.cluster == "slurm" else workers - len(jobs)
+                if some := {place: waiting.pop(place) for place in list(waiting)[:free]}:
+                    jobs |= self._submitted(function, some, workers, scratch)
+                for place in [place for place, job in jobs.items() if job.done()]:
+                    yield place, jobs.pop(place)
+                if jobs:
+                    time.sleep(SECONDS_BETWEEN_LOOKS[self.cluster])
+        except BaseException:
+            for job in jobs.values():
+                job.cancel(check=False)
+            raise
 
     def _submitted(
         self, function: Callable[..., Any], items: Mapping[int, tuple[Any, ...]], workers: int, scratch: Path
@@ -113,15 +132,41 @@ class SlurmEngine(WorkEngine):
             **self.parameters,
         )
         count = len(items)
-        jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
+        with _heard_interrupts():
+            jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
         return dict(zip(items, jobs, strict=True))
 
-    def _ended(self, jobs: Mapping[int, submitit.Job[Any]]) -> Iterator[tuple[int, submitit.Job[Any]]]:
-        from submitit.helpers import as_completed
 
-        places = {id(job): place for place, job in jobs.items()}
-        for job in as_completed(list(jobs.values()), poll_frequency=SECONDS_BETWEEN_LOOKS[self.cluster]):
-            yield places[id(job)], job
+@contextmanager
+def _scratch(folders: Sequence[Path]) -> Iterator[Path]:
+    """Folder of jobs beside the runs, of which that of jobs that died stays."""
+    scratch = Path(tempfile.mkdtemp(prefix=".jobs-", dir=folders[0].resolve().parents[1] if folders else None))
+    try:
+        yield scratch
+    except ChildProcessError:
+        raise
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _heard_interrupts() -> Iterator[None]:
+    """Processes of this machine would inherit that a command in the background ignores interrupts, and never end."""
+    here = threading.current_thread() is threading.main_thread()
+    ignored = here and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _last_line(error: str) -> str:
+    return next(line for line in error.splitlines()[::-1] if line.strip("- "))
 
 
 class PreemptibleItem:

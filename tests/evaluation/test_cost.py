@@ -16,7 +16,7 @@ from palisade.evaluate import all_attacks, evaluate_runs
 from palisade.evaluation import cost as costing
 from palisade.evaluation import rehearsal as rehearsing
 from palisade.evaluation.cost import EvaluationCost, answer_time, costs, memory, show_evaluation_costs
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import Cast, rehearse
 from palisade.evaluation.signals.signals import view

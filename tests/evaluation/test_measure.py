@@ -16,7 +16,7 @@ from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.flags import flags
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, linear
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import answers

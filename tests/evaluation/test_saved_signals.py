@@ -15,7 +15,8 @@ from palisade.attacks.parts.outputs import Outputs
 from palisade.commandline import call
 from palisade.evaluate import all_attacks
 from palisade.evaluation.cost import costs
-from palisade.evaluation.measuring.measure import measure, results_of
+from palisade.evaluation.measuring.measure import measure
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals import saved as saved_signals
 from palisade.evaluation.signals.grant import Grant

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.evaluation.measuring.measure import UTILITY_METRICS, measure, usefulness
+from palisade.evaluation.measuring.measure import measure
+from palisade.evaluation.measuring.usefulness import UTILITY_METRICS, usefulness
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Row
 from palisade.evaluation.signals.stored import answers

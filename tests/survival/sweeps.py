@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.run_report import tidy_csv
 from palisade.targets.checkpoints import JOURNAL_PREFIX

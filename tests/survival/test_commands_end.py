@@ -46,7 +46,7 @@ def call(folder: Path, *words: str) -> tuple[str, str]:
 
 
 def not_progress(error: str) -> list[str]:
-    return [line for line in error.splitlines() if "models · " not in line and "runs attacked · " not in line]
+    return [line for line in error.splitlines() if "models · " not in line and "attacks · " not in line]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_attacks_say_nothing_but_the_progress(smoke):
     attacked = commands.call("evaluate.py", "data=digits", "attack=quick", folder=smoke)
     assert attacked.returncode == 0, attacked.stderr
-    assert not_progress(attacked.stderr) == [] and "2/2 runs attacked · " in attacked.stderr
+    assert not_progress(attacked.stderr) == [] and " attacks · " in attacked.stderr
     assert pickles(smoke) == []
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from palisade.attacks import Cascading
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.settings import EvaluationSettings

@@ -15,7 +15,7 @@ from device_fits import QUICK_DP_SGD, train_on_device
 from simulated_device import SIMULATED_DEVICE, counting
 
 from palisade.data.placement import CPU
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.report.run_report import tidy_csv
 from palisade.evaluation.signals.inner import last_hidden

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.stored import answers, stamp
 from palisade.targets import digests, files

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from test_engines_agree import ON_RAY, SMALL_FLEET, expected, logged, restored, trained, weights
 
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.engines.ray import RayEngine

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ import pytest
 
 from palisade.data.dataset import data_settings
 from palisade.data.derived import KeyQuestion, answer
-from palisade.evaluation.measuring.measure import measure_and_keep, results_of, stored_result
+from palisade.evaluation.measuring import runs
+from palisade.evaluation.measuring.runs import measure_and_keep, results_of, stored_result
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.defaults import resolved
@@ -106,19 +108,24 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
 
 
-@pytest.mark.slow  # jobs of a busy machine take long to end
 @needs_proc
 def test_jobs_end_with_the_command(tmp_path: Path) -> None:
+    """Also where interrupts are ignored, as by a command in the background."""
     engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
     folder = tmp_path / "data" / "run"
     folder.mkdir(parents=True)
-    results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
-    assert next(results) is None and of_submitit(tmp_path)
-    results.close()  # as Ctrl-C does
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
+        assert next(results) is None and of_submitit(tmp_path)
+        results.close()  # as Ctrl-C does
+    finally:
+        signal.signal(signal.SIGINT, heard)
     end = time.monotonic() + 30
     while of_submitit(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.1)
+    assert not list((tmp_path).rglob(".jobs*"))
 
 
 def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
@@ -178,6 +185,31 @@ def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pyt
     run.metrics.unlink()
     (here,) = results_of([run], protocol)
     assert here.to_json() == result.to_json() and run.metrics.read_bytes() == travelled
+
+
+THREE_ATTACKS = AttackProtocol(
+    attacks={name: {"_target_": f"palisade.attacks.{name}"} for name in ("LossThreshold", "LiRA", "Correctness")}
+)
+
+
+@pytest.mark.parametrize("words", [(), pytest.param(ON_SLURM, marks=pytest.mark.slow)], ids=["local", "slurm"])
+def test_the_attacks_on_one_run_spread_and_agree_to_the_byte(
+    expected: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(worker, "_at_work", False)
+    (whole,) = results_of([expected], THREE_ATTACKS)
+    capfd.readouterr()
+    written = expected.metrics.read_bytes()
+    expected.metrics.unlink()
+    shutil.rmtree(expected.folder / "signals")
+    engines.choose(composed(*SMALL_FLEET, *words)["engine"])
+    monkeypatch.setattr(engines, "count", lambda asked: 2)
+    monkeypatch.setattr(runs, "MIN_SCORES_TO_CUT", 1)
+    (cut,) = results_of([expected], THREE_ATTACKS)
+    assert cut.to_json() == whole.to_json() and expected.metrics.read_bytes() == written
+    assert "3/3 attacks · " in capfd.readouterr().err
+    assert [path.name for path in (expected.folder / "signals").iterdir()] == ["none"], "scores are left"
+    expected.metrics.unlink()
 
 
 def test_a_run_travels_without_what_it_has_read(expected: Run) -> None:

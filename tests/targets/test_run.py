@@ -13,7 +13,7 @@ import pytest
 from palisade.data import dataset
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
-from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.stored import answers
 from palisade.targets import RESULTS_VERSION
