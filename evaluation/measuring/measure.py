@@ -23,7 +23,7 @@ from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
 from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
-from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, Extraction, shortest_prefixes
+from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, SECRET_EXPOSURE, shortest_prefixes
 from palisade.evaluation.measuring.leakage import (
     MIN_RECORDS_PER_SIDE,
     leakage,
@@ -34,6 +34,7 @@ from palisade.evaluation.measuring.leakage import (
     numbers,
 )
 from palisade.evaluation.measuring.private_linear import private_linear_utilities
+from palisade.evaluation.measuring.recitation import recitation_rows, secret_scores
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.signals.documents import texts_of
@@ -51,7 +52,7 @@ from palisade.evaluation.utility import (
     measures,
 )
 from palisade.targets import engines, progress
-from palisade.targets.config import validate_guessed_records
+from palisade.targets.config import at_either_end, validate_guessed_records
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
@@ -298,8 +299,7 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
     for attack, result in scores.items():
         rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)
-    if seen.tokens is not None:
-        rows += Extraction().rows(seen.tokens, {}, seen.membership, bootstrap)
+    rows += recitation_rows(run, seen, bootstrap)
     results = subject.result(
         rows=rows,
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
@@ -349,8 +349,9 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     """Lower bounds on ε of model 0, from guesses at who was in its training set; empty where they would be invalid.
 
     The bounds need memberships drawn independently with probability ½, hence neither a fixed split nor persons with
-    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place. Each bound is wrong
-    with a probability of at most 0.05 over the number of ways in which the run was ever audited.
+    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place; of secrets, the
+    guesses go by their exposure. Each bound is wrong with a probability of at most 0.05 over the number of ways in
+    which the run was ever audited.
 
     Args:
         run: whose model 0 is audited.
@@ -362,13 +363,20 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
         ValueError: if it guesses nobody.
     """
     membership = Membership(**run.config["membership"])
-    if auditor.missing(seen) is not None:
-        auditor = LossThreshold()
-    if (membership.how, membership.share) != ("bernoulli", 0.5) or auditor.missing(seen) is not None:
+    if (membership.how, membership.share) != ("bernoulli", 0.5):
         return {}
-    if seen.persons is not None and len(np.unique(seen.persons)) < seen.records:
-        return {}
-    scores, members = auditor.score(seen)[0], seen.membership[0]
+    if (of_secrets := secret_scores(run)) is not None:
+        name, (scores, members) = SECRET_EXPOSURE, of_secrets
+        if not at_either_end(float(way["guesses"]), len(scores)):
+            return {}
+    else:
+        if auditor.missing(seen) is not None:
+            auditor = LossThreshold()
+        if auditor.missing(seen) is not None:
+            return {}
+        if seen.persons is not None and len(np.unique(seen.persons)) < seen.records:
+            return {}
+        name, scores, members = auditor.name, auditor.score(seen)[0], seen.membership[0]
     scored = ~np.isnan(scores)
     if min(members[scored].sum(), (~members[scored]).sum()) < 2:
         return {}
@@ -385,4 +393,4 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
         alpha=FAMILYWISE_ALPHA / ways,
         seed=run.config["seed"],
     )
-    return {"attack": auditor.name, "ways": ways, **result.to_json()}
+    return {"attack": name, "ways": ways, **result.to_json()}

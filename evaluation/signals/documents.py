@@ -106,7 +106,7 @@ def token_answers_of(
     """Answers as attackers see them.
 
     Args:
-        rows: of each model, of `data.sequences.TOKEN_ROW`.
+        rows: of each model, of `data.sequences.TOKEN_ROW`, or behind a guard of `GUARDED_TOKEN_ROW`.
         data: that the documents are of.
         y: their tokens, −1 behind the last one.
         copies: losses of their edited copies.
@@ -116,8 +116,12 @@ def token_answers_of(
     parts = {
         field: np.stack([_filled(own[column], mask) for own in rows]) for field, column in COLUMNS_OF_FIELDS.items()
     }
+    refused = None
+    if all("blocked" in (own.dtype.names or ()) for own in rows):
+        refused = np.stack([_filled(own["blocked"], mask) for own in rows])
     return TokenAnswers(
         mask=mask,
+        blocked=refused,
         **{
             f"base_{field}": _filled(base[column], mask)
             for field, column in COLUMNS_OF_FIELDS.items()
@@ -158,7 +162,7 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
     others = split.reference if len(split.reference) else split.population
     if not run.has_weights() or not len(others):
         return None
-    return cached(run, "neighbor_losses", partial(_of_copies, run, others))
+    return cached(Run(run.folder), "neighbor_losses", partial(_of_copies, run, others))
 
 
 def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:

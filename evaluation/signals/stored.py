@@ -96,16 +96,16 @@ def _asked(
 
     plain = Run(run.folder)
     logits = None if run.guard == plain.guard else answers(plain, role, [query])
+    y = run.dataset.y[getattr(run.dataset.split, role)]
     for start in range(0, len(models), MODELS_AT_ONCE):
         some = models[start : start + MODELS_AT_ONCE]
         if logits is None:
             fleet = load_fleet(run.config, run.dataset, run.folder, some)
-            y = run.dataset.y[getattr(run.dataset.split, role)]
             yield from ((model, fleet.one(place).answers(x, y)[0]) for place, model in enumerate(some))
         else:
             guarded = load_guarded(run.config, run.dataset, run.folder, some, run.guard)
             for place, model in enumerate(some):
-                yield model, guarded.one(place).predict(x, logits.of(model)[None])[0]
+                yield model, guarded.one(place).answers(x, y, logits.of(model)[None])[0]
 
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
