@@ -231,8 +231,8 @@ class Release:
                 raise ValueError(f"{name}={value}: expected an integer >= {least}; choose e.g. 20")
         if tokens > room:
             raise ValueError(
-                f"tokens={tokens}: expected at most {max(room, 0)} behind this prompt of {len(start)}, since this release"
-                f" reads {own.length} tokens; ask for fewer, or shorten the prompt"
+                f"tokens={tokens}: expected at most {max(room, 0)} behind this prompt of {len(start)}, since this"
+                f" release reads {own.length} tokens; ask for fewer, or shorten the prompt"
             )
         next_logits = next_logits_of(self._logits, own.begin)
         barrier = self.guard.barrier(self.state)

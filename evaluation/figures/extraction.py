@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,15 +12,26 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.style import FIGURE_STYLE, INK_COLOR, LINE_COLORS, LINE_MARKERS, figure, percent
+from palisade.evaluation.figures.style import (
+    FIGURE_STYLE,
+    GUESSING_LINE,
+    INK_COLOR,
+    LINE_COLORS,
+    LINE_MARKERS,
+    MUTED_COLOR,
+    figure,
+    percent,
+)
 from palisade.evaluation.labels import label
-from palisade.evaluation.measuring.extraction import EXTRACTED_GREEDY, SECRET_EXPOSURE
+from palisade.evaluation.measuring.extraction import EXTRACTED_GREEDY, SECRET_EXPOSURE, SECRET_LIMIT
 from palisade.evaluation.result import MEMBER_GROUP, NONMEMBER_GROUP, Row
 
 GREEDY_PATTERN = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+(\d+)$")
 SECRET_PATTERN = re.compile(rf"{SECRET_EXPOSURE}@(\d+) copies$")
 SIDE_STROKES = {MEMBER_GROUP: "-", NONMEMBER_GROUP: (0, (2, 1.6))}
 SIDE_LABELS = {MEMBER_GROUP: "in the training set", NONMEMBER_GROUP: "not in it"}
+UNSEEN_EXPOSURE = math.log2(math.e)
+"""Mean exposure, in bits, of secrets that no model has seen."""
 RowsByRun = Mapping[str, Sequence[Row]]
 
 
@@ -62,7 +74,18 @@ def exposure_over_copies(rows: RowsByRun) -> Figure:
     Raises:
         ValueError: if no run holds secrets.
     """
-    return _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
+    fig = _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
+    axes = fig.axes[0]
+    limits = {row.value for own in rows.values() for row in own if row.metric == SECRET_LIMIT and row.value is not None}
+    lines = [(limit, "the right code comes first") for limit in limits] + [(UNSEEN_EXPOSURE, "a code never seen")]
+    for height, words in lines:
+        axes.axhline(height, **GUESSING_LINE)
+        axes.annotate(
+            words, (1, height), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+            fontsize=8.5, color=MUTED_COLOR,
+        )  # fmt: skip
+    axes.set_ylim(0, 1.12 * max([axes.get_ylim()[1], *limits]))
+    return fig
 
 
 def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, ylabel: str) -> Figure:

@@ -25,6 +25,8 @@ from palisade.sampling import SamplingLaw
 
 EXTRACTED_GREEDY, EXTRACTED_SAMPLED = "extracted_greedy", "extracted_n_p"
 SECRET_EXPOSURE, SECRET_EXTRACTED, SECRET_LIMIT = "secret_exposure", "secret_extracted", "secret_exposure_limit"
+REFUSED_TEXTS, REFUSED_TOKENS = "texts_refused", "tokens_refused"
+"""Names of metrics: share of texts of which a guard refuses a token, and of their tokens."""
 EXPOSED_SUFFIX = 10
 """Tokens that must follow for a text to count as one that comes out."""
 SamplingAnswers = Mapping[SamplingLaw, Float[np.ndarray, "models records tokens"]]

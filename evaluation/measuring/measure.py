@@ -21,7 +21,13 @@ from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
-from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
+from palisade.evaluation.measuring.baselines import (
+    DUPLICATE_SHARE,
+    duplicated_share,
+    linear_utilities,
+    of_base,
+    spread_rows,
+)
 from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
 from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, SECRET_EXPOSURE, shortest_prefixes
 from palisade.evaluation.measuring.leakage import (
@@ -37,7 +43,7 @@ from palisade.evaluation.measuring.private_linear import private_linear_utilitie
 from palisade.evaluation.measuring.recitation import recitation_rows, secret_scores
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
-from palisade.evaluation.signals.documents import texts_of
+from palisade.evaluation.signals.documents import base_rows, texts_of
 from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
@@ -170,6 +176,9 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
             values = np.stack([of_model[metric] for of_model in of_models])
             yield row(metric, values, alone)
             yield from rows_of_models(metric, values)
+        if (of_public := base_rows(run, "test")) is not None:
+            for metric, own in document_measures(of_public, lengths).items():
+                yield row(of_base(metric), own[None], alone)
     counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
     right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
     members = np.where(run.membership(), right, np.nan)

@@ -1,4 +1,4 @@
-"""Rows on what language models give back: texts word by word, near-verbatim copies, secrets, and what a guard refuses."""
+"""Rows on what language models give back: texts word by word, near-verbatim copies, secrets, refusals of a guard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from palisade.attacks import View
 from palisade.data.document_canaries import CLEAN_KIND
 from palisade.data.sequences import Sequences
 from palisade.evaluation.measuring.extraction import (
+    REFUSED_TEXTS,
+    REFUSED_TOKENS,
     SECRET_EXTRACTED,
     SECRET_LIMIT,
     Extraction,
@@ -27,11 +29,9 @@ from palisade.evaluation.signals.secrets import secret_exposure, secret_membersh
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.targets.run import Run
 
-REFUSED_TEXTS, REFUSED_TOKENS = "texts_refused", "tokens_refused"
-
 
 def recitation_rows(run: Run, seen: View, bootstrap: Bootstrap) -> Iterator[Row]:
-    """What models give back of audited documents; of canaries only where these are texts that somebody wrote, or secrets.
+    """Texts that models give back of audited documents; of canaries only where somebody wrote them, and secrets.
 
     Args:
         run: on documents; others have no rows.

@@ -78,13 +78,21 @@ def token_answers(
         copies: losses of their edited copies, if they were asked for.
     """
     y = run.dataset.y[getattr(run.dataset.split, role)[counted]]
-    base = (
-        cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
-        if has_base(run.config["network"])
-        else None
-    )
+    base = base_rows(run, role)
     rows = list(answers(run, role).about(counted))
     return token_answers_of(rows, run.dataset, y, copies, None if base is None else base[counted])
+
+
+def base_rows(run: Run, role: str) -> Shaped[np.ndarray, "documents T"] | None:
+    """Answers of the public model that training began with about the documents of a role; None where there is none.
+
+    Args:
+        run: a complete run.
+        role: of the split.
+    """
+    if not has_base(run.config["network"]):
+        return None
+    return cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
 
 
 def _of_base(run: Run, role: str) -> Shaped[np.ndarray, "documents T"]:
@@ -143,6 +151,15 @@ def texts_of(data: Dataset, y: Int64[np.ndarray, "documents T"]) -> Iterator[byt
     assert isinstance(data.preprocessing, Sequences)
     for tokens in y:
         yield data.preprocessing.decode(tokens[tokens != NO_TOKEN].tolist())
+
+
+def shown_texts(run: Run) -> dict[int, str]:
+    """Audited documents of a run as far as they are read, by record; none of classifiers."""
+    data, audited = run.dataset, run.dataset.split.audited
+    if not data.positional:
+        return {}
+    texts = (text.decode("utf-8", "replace") for text in texts_of(data, data.y[audited]))
+    return dict(zip(audited.tolist(), texts, strict=True))
 
 
 def document_signals(run: Run, role: str) -> MappedAnswers:
