@@ -404,7 +404,7 @@ def oracle(result: Result, comparison: Comparison) -> Iterator[Flag]:
     numbers = ""
     if refused.keys() == {MEMBER_GROUP, NONMEMBER_GROUP}:
         numbers = (
-            f": it refuses some of {percent(refused[MEMBER_GROUP])} of the texts that were used, and of"
+            f": it refuses a token of {percent(refused[MEMBER_GROUP])} of the texts that were used, and of"
             f" {percent(refused[NONMEMBER_GROUP])} of others, which share a phrase with them"
         )
     yield Flag(

@@ -76,7 +76,7 @@ class EvaluationSettings(CheckedFields):
     report: Mapping[str, Any]
     choose: Mapping[str, Any]
     gate: Mapping[str, Any]
-    extraction: ShownTexts = field(default_factory=ShownTexts)
+    extraction: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] | None = None
     runs: str | None = None
     name: str | None = None
@@ -101,8 +101,14 @@ class EvaluationSettings(CheckedFields):
         for key in FOLDER_KEYS:
             if getattr(self, key) is not None:
                 place(key, getattr(self, key))
+        self.shows_texts  # noqa: B018 (a wrong setting is refused at once)
         self._check_data()
         self._check_folder_names()
+
+    @property
+    def shows_texts(self) -> bool:
+        """Permission to write texts themselves into exposed.csv."""
+        return validated(ShownTexts, "extraction", self.extraction).show
 
     @classmethod
     def parsed(cls, plain: Mapping[str, Any]) -> EvaluationSettings:

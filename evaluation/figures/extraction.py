@@ -32,6 +32,8 @@ SIDE_STROKES = {MEMBER_GROUP: "-", NONMEMBER_GROUP: (0, (2, 1.6))}
 SIDE_LABELS = {MEMBER_GROUP: "in the training set", NONMEMBER_GROUP: "not in it"}
 UNSEEN_EXPOSURE = math.log2(math.e)
 """Mean exposure, in bits, of secrets that no model has seen."""
+MIN_SHARE_SHOWN = 0.1
+"""Share up to which the axis of extraction goes at least: where nothing comes out, no interval fills the picture."""
 RowsByRun = Mapping[str, Sequence[Row]]
 
 
@@ -61,7 +63,9 @@ def extraction_over_prefix(rows: RowsByRun, suffix: int) -> Figure:
     pattern = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+{suffix}$")
     title = f"Texts given back word by word ({suffix} tokens)"
     fig = _over(rows, pattern, title, "tokens of the prompt", "extracted")
-    fig.axes[0].yaxis.set_major_formatter(FuncFormatter(percent))
+    axes = fig.axes[0]
+    axes.yaxis.set_major_formatter(FuncFormatter(percent))
+    axes.set_ylim(-0.02 * (top := max(axes.get_ylim()[1], MIN_SHARE_SHOWN)), top)
     return fig
 
 
@@ -95,7 +99,7 @@ def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, yl
         axes = fig.subplots()
         keys: list[Line2D] = []
         ticks: set[int] = set()
-        for place, (title, measured) in enumerate(rows.items()):
+        for place, (run, measured) in enumerate(rows.items()):
             color, marker = LINE_COLORS[place % len(LINE_COLORS)], LINE_MARKERS[place % len(LINE_MARKERS)]
             for group, stroke in SIDE_STROKES.items():
                 points = sorted(
@@ -107,10 +111,10 @@ def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, yl
                     continue
                 x, value, low, high = (list(column) for column in zip(*points, strict=True))
                 ticks |= set(x)
-                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{title}, {SIDE_LABELS[group]}")
-                axes.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{run}, {SIDE_LABELS[group]}")
+                axes.fill_between(x, low, high, color=color, alpha=0.08, lw=0)
                 if group == MEMBER_GROUP:
-                    keys.append(Line2D([], [], color=color, marker=marker, label=title))
+                    keys.append(Line2D([], [], color=color, marker=marker, label=run))
         if not keys:
             raise ValueError(f"rows hold none of {pattern.pattern}; measure the runs with texts or secrets in question")
         axes.set_xscale("log", base=2)

@@ -327,7 +327,7 @@ def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, set
         decided=decided,
         limits=[limit for _, limit in asked if limit is not None],
         origins=Origins.of(runs[0].config["data"]),
-        texts={run.name: shown_texts(run) for run in runs} if settings.extraction.show else None,
+        texts={run.name: shown_texts(run) for run in runs} if settings.shows_texts else None,
     ):
         print(path)
     for sentences in decided:
