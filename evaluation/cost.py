@@ -177,9 +177,10 @@ def answer_time(run: Run) -> AnswerTime:
         return AnswerTime(model=model)
     guarded = load_guarded(run.config, run.dataset, run.folder, [0], run.guard)
     x = x[:GUARDED_RECORDS]
-    logits = fleet.predict(x)
-    guarded.predict(x[:1], logits[:, :1])
-    return AnswerTime(model=model, guard=_seconds_a_record(lambda: guarded.predict(x, logits), len(x)))
+    y = y[:GUARDED_RECORDS]
+    unguarded = fleet.answers(x, y)
+    guarded.answers(x[:1], y[:1], unguarded[:, :1])
+    return AnswerTime(model=model, guard=_seconds_a_record(lambda: guarded.answers(x, y, unguarded), len(x)))
 
 
 def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:

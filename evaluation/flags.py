@@ -11,6 +11,7 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.labels import guessing_text, label
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, LOG_ODDS_SPREAD, SPREAD_RATIO, linear
+from palisade.evaluation.measuring.extraction import REFUSED_TEXTS
 from palisade.evaluation.measuring.private_linear import private_linear
 from palisade.evaluation.result import (
     AUC,
@@ -18,6 +19,8 @@ from palisade.evaluation.result import (
     BY_CHANCE,
     FPR,
     GUESSING_AUC,
+    MEMBER_GROUP,
+    NONMEMBER_GROUP,
     REPORTED_FPRS,
     TRAIN_ACCURACY,
     Result,
@@ -41,6 +44,8 @@ OVERFITTED_GAP = 0.05
 """Accuracy on members above that on others from which on a model has learned its members by heart."""
 MANY_DUPLICATES = 0.01
 """Share of records with a copy in the pool above which attacks look weaker than they are."""
+FILTER_GUARD = "memfree"
+"""Name of the guard that keeps language models from copying training texts."""
 SAME_DEFENSE = ("defense", "guard", "guard_strength", "seed")
 
 
@@ -391,6 +396,25 @@ def unadapted(result: Result, comparison: Comparison) -> Iterator[Flag]:
             )
 
 
+def oracle(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """A filter against copying says who was trained on."""
+    refused = {row.group: row for row in result.rows if row.metric == REFUSED_TEXTS}
+    if result.guard != FILTER_GUARD:
+        return
+    numbers = ""
+    if refused.keys() == {MEMBER_GROUP, NONMEMBER_GROUP}:
+        numbers = (
+            f": it refuses a token of {percent(refused[MEMBER_GROUP])} of the texts that were used, and of"
+            f" {percent(refused[NONMEMBER_GROUP])} of others, which share a phrase with them"
+        )
+    yield Flag(
+        "filter tells who",
+        f"The filter keeps texts from being copied word by word, and protects nobody's membership. Whoever has a text"
+        f" asks for its true continuation and sees whether it is refused{numbers}. filter_oracle does that. A claim of"
+        " the model does not hold behind it. Asked in another style, such as capitals, the model may go on.",
+    )
+
+
 def _queries(result: Result, row: Row) -> str:
     """The queries behind a value, where an attack on labels made more of them than those on scores."""
     queries = result.needs.get(row.attack, {}).get("measured", 1.0)
@@ -416,5 +440,6 @@ ALL_CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
     masked,
     dominated,
     unadapted,
+    oracle,
 )
 """All checks, of a fleet and of one model; a new one is a function and an entry here."""

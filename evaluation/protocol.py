@@ -21,7 +21,7 @@ from palisade.evaluation.utility import TEST_ACCURACY, TEST_PERPLEXITY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
 """Part of the key of stored results; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}

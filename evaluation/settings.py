@@ -22,6 +22,17 @@ Nodes = Annotated[Mapping[str, Any], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShownTexts(CheckedFields):
+    """What of texts that models give back stands in files.
+
+    Args:
+        show: whether exposed.csv holds the texts themselves.
+    """
+
+    show: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(CheckedFields):
     """Settings of an evaluation: what is evaluated, by which attacks, and where that is written.
 
@@ -36,6 +47,7 @@ class EvaluationSettings(CheckedFields):
         report: scope of the report.
         choose: limit that the run to be named must keep.
         gate: limit that every run must keep.
+        extraction: what of texts that models give back stands in files.
         data: node of the data set whose runs are evaluated, or its name and slices alone.
         runs: folder of a run, or a pattern of such folders, instead of a data set.
         name: of the report; None takes that of the data set.
@@ -64,6 +76,7 @@ class EvaluationSettings(CheckedFields):
     report: Mapping[str, Any]
     choose: Mapping[str, Any]
     gate: Mapping[str, Any]
+    extraction: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] | None = None
     runs: str | None = None
     name: str | None = None
@@ -88,8 +101,14 @@ class EvaluationSettings(CheckedFields):
         for key in FOLDER_KEYS:
             if getattr(self, key) is not None:
                 place(key, getattr(self, key))
+        self.shows_texts  # noqa: B018 (a wrong setting is refused at once)
         self._check_data()
         self._check_folder_names()
+
+    @property
+    def shows_texts(self) -> bool:
+        """Permission to write texts themselves into exposed.csv."""
+        return validated(ShownTexts, "extraction", self.extraction).show
 
     @classmethod
     def parsed(cls, plain: Mapping[str, Any]) -> EvaluationSettings:

@@ -18,6 +18,7 @@ from palisade.targets.digests import is_removed, remove_weights
 from palisade.targets.files import write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import (
+    check_answers,
     check_guard,
     guards_of,
     label,
@@ -69,10 +70,7 @@ class Job:
         run.check_guesses(settings.guesses)
         guard = make_guard(settings.plain)
         check_guard(guard, len(dataset.classes))
-        if dataset.positional and not isinstance(guard, NoGuard):
-            raise ValueError(
-                f"guard={guard.name}: expected none for language models, whose answers are about tokens; leave it out"
-            )
+        check_answers(guard, dataset.positional)
         for role in sorted(guard.roles):
             dataset.split.require(role, who=f"guard={guard.name}")
         check_keep(settings.fleet, run, guard, dataset)

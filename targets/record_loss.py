@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from palisade.data.loaders import Batch
@@ -46,10 +46,30 @@ def token_rows(
     probabilities = logs.exp()
     mean = (probabilities * logs).sum(dim=-1)
     variance = (probabilities * (logs - mean.unsqueeze(-1)).square()).sum(dim=-1)
-    own = logs.gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    is_token = y != NO_TOKEN
+    own, is_token = _of_tokens(logs, y), y != NO_TOKEN
     rows = np.zeros(y.shape, TOKEN_ROW)
     for name, values in zip(TOKEN_COLUMNS, (own, mean, variance), strict=True):
         rows[name] = values.where(is_token, torch.nan if name == TOKEN_COLUMNS[0] else 0).cpu().numpy()
     rows["greedy"] = ((logits.argmax(dim=-1) == y) & is_token).cpu().numpy()
     return rows
+
+
+def own_log_probabilities(
+    logits: Float[Tensor, "documents positions classes"], y: Int64[Tensor, "documents positions"]
+) -> Float64[Tensor, "documents positions"]:
+    """log p of the tokens of documents, NaN behind the last one.
+
+    Args:
+        logits: of the next token at every position, −inf of those that a guard refuses.
+        y: the tokens, −1 behind the last one.
+    """
+    own = _of_tokens(logits.double().log_softmax(dim=-1), y)
+    refused = _of_tokens(logits, y).isneginf()  # where all are, there is no softmax
+    return own.masked_fill(refused, -torch.inf).masked_fill(y == NO_TOKEN, torch.nan)
+
+
+def _of_tokens(
+    values: Float[Tensor, "documents positions classes"], y: Int64[Tensor, "documents positions"]
+) -> Float[Tensor, "documents positions"]:
+    """Values of the token at each position; of the first class behind the last one."""
+    return values.gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1)

@@ -22,16 +22,18 @@ from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
 from palisade.data.sequences import Sequences
+from palisade.sampling import SamplingLaw
 from palisade.targets import versions
 from palisade.targets.base_model import on_card
 from palisade.targets.card import blaming, guard_of, network_of, read_card
 from palisade.targets.card_page import card_page
 from palisade.targets.engines import together
 from palisade.targets.files import creating, replacing
+from palisade.targets.generation import generate, next_logits_of
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
 from palisade.targets.guards.probabilities import probabilities
-from palisade.targets.guards.registry import GUARDS_BY_NAME, check_guard, label, make_guard
-from palisade.targets.record_loss import token_rows
+from palisade.targets.guards.registry import GUARDS_BY_NAME, check_answers, check_guard, label, make_guard
+from palisade.targets.record_loss import own_log_probabilities
 from palisade.targets.run import Run
 from palisade.targets.shipped import WHOLE_POOL
 from palisade.targets.statement import INFINITY_TEXT, Statement
@@ -63,6 +65,7 @@ COST_NOTE = (
 Unknown = Literal["tell", "error"]
 AnswerForm = Literal["probabilities", "label", "counts"]
 UNKNOWN_POLICIES = ("tell", "error")
+SAMPLING_LAW = SamplingLaw()
 
 
 class Release:
@@ -175,7 +178,9 @@ class Release:
 
     def _inputs(self, rows: Any, unknown: Unknown) -> Real[np.ndarray, "records ..."]:
         if isinstance(self.preprocessing, Sequences):
-            raise ValueError("release: expected a classifier, and this one is a language model; call log_probabilities")
+            raise ValueError(
+                "release: expected a classifier, and this one is a language model; call log_probabilities or generate"
+            )
         if unknown not in UNKNOWN_POLICIES:
             raise ValueError(f"unknown={unknown}: expected one of {', '.join(UNKNOWN_POLICIES)}; choose e.g. tell")
         inputs, unknown_words = self.encode(rows)
@@ -186,7 +191,8 @@ class Release:
         return inputs
 
     def log_probabilities(self, texts: Sequence[str]) -> list[Float64[np.ndarray, "tokens"]]:
-        """Log-probability of every token of each text, in nats, as far as the release reads it.
+        """Log-probability of every token of each text, in nats, as far as the release reads it; −inf where its guard
+        refuses the token, with what that leaves shared out among the others.
 
         Args:
             texts: a list of texts.
@@ -194,13 +200,51 @@ class Release:
         Raises:
             ValueError: if this release is no language model.
         """
+        tokens = self._tokens()
+        labels = tokens.labels(texts)
+        inputs = tokens.inputs_of(labels)
+        answers = self.guard.answer(Query(inputs, self._logits(inputs), self.state, self._logits))
+        own = own_log_probabilities(torch.from_numpy(answers), torch.from_numpy(labels)).numpy()
+        return [row[~np.isnan(row)] for row in own]
+
+    def generate(
+        self, prompt: str | bytes, tokens: int, seed: int = 0, *, law: SamplingLaw | None = SAMPLING_LAW
+    ) -> str:
+        """Text that follows a prompt, token by token through the guard; shorter where that refuses every token.
+
+        Args:
+            prompt: a text, or its bytes in UTF-8.
+            tokens: how many are to follow at most, at least 1.
+            seed: of the draws, at least 0: the same one gives the same text.
+            law: by which tokens are drawn; None: always the most likely one, whatever the seed.
+
+        Returns:
+            The continuation alone; bytes that make no letter are marked.
+
+        Raises:
+            ValueError: if this release is no language model, a number is out of range, or it does not read so many
+                tokens.
+        """
+        own = self._tokens()
+        start = own.encode(prompt if isinstance(prompt, str) else prompt.decode("utf-8"))
+        room = own.length - len(start)
+        for name, value, least in (("tokens", tokens, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value}: expected an integer >= {least}; choose e.g. 20")
+        if tokens > room:
+            raise ValueError(
+                f"tokens={tokens}: expected at most {max(room, 0)} behind this prompt of {len(start)}, since this"
+                f" release reads {own.length} tokens; ask for fewer, or shorten the prompt"
+            )
+        next_logits = next_logits_of(self._logits, own.begin)
+        barrier = self.guard.barrier(self.state)
+        (text,) = generate(next_logits, [np.array(start, dtype=np.int64)], tokens, law=law, barrier=barrier, seed=seed)
+        return own.decode(text.tolist()).decode("utf-8", "replace")
+
+    def _tokens(self) -> Sequences:
         if not isinstance(self.preprocessing, Sequences):
             raise ValueError("release: expected a language model, and this one classifies; call predict_proba instead")
-        labels = self.preprocessing.labels(texts)
-        rows = token_rows(
-            torch.from_numpy(self._logits(self.preprocessing.inputs_of(labels))), torch.from_numpy(labels)
-        )
-        return [own[~np.isnan(own)].astype(np.float64) for own in rows["log_probability"]]
+        return self.preprocessing
 
     def encode(self, rows: Any) -> tuple[Real[np.ndarray, "records ..."], str | None]:
         """The network's inputs of raw rows, and in words how many cells hold a word that no category has, or None."""
@@ -279,6 +323,7 @@ def ship_run(settings: Mapping[str, Any]) -> Path:
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     guard, named = make_guard(settings), run.config["names"]
     check_guard(guard, len(run.dataset.classes))
+    check_answers(guard, run.dataset.positional)
     attacked = Run(run.folder, label(guard))
     if not (audit := attacked.audit()) and not settings["ship_unaudited"]:
         raise ValueError(
@@ -333,7 +378,7 @@ def ship(
     if audit and dataset.published is None:
         claim = claim.leaving_out(AUDIT_NOT_COVERED)
     target, *settings = on_card(config["network"]).items()
-    note = None if isinstance(guard, NoGuard) else " ".join(filter(None, (GUARD_NOTE, guard.note)))
+    note = None if isinstance(guard, NoGuard) else " ".join(filter(None, (GUARD_NOTE, guard.note_on(state))))
     card = {
         "data": {
             "name": dataset.name,

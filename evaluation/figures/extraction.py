@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -11,15 +12,28 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.style import FIGURE_STYLE, INK_COLOR, LINE_COLORS, LINE_MARKERS, figure, percent
+from palisade.evaluation.figures.style import (
+    FIGURE_STYLE,
+    GUESSING_LINE,
+    INK_COLOR,
+    LINE_COLORS,
+    LINE_MARKERS,
+    MUTED_COLOR,
+    figure,
+    percent,
+)
 from palisade.evaluation.labels import label
-from palisade.evaluation.measuring.extraction import EXTRACTED_GREEDY, SECRET_EXPOSURE
+from palisade.evaluation.measuring.extraction import EXTRACTED_GREEDY, SECRET_EXPOSURE, SECRET_LIMIT
 from palisade.evaluation.result import MEMBER_GROUP, NONMEMBER_GROUP, Row
 
 GREEDY_PATTERN = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+(\d+)$")
 SECRET_PATTERN = re.compile(rf"{SECRET_EXPOSURE}@(\d+) copies$")
 SIDE_STROKES = {MEMBER_GROUP: "-", NONMEMBER_GROUP: (0, (2, 1.6))}
 SIDE_LABELS = {MEMBER_GROUP: "in the training set", NONMEMBER_GROUP: "not in it"}
+UNSEEN_EXPOSURE = math.log2(math.e)
+"""Mean exposure, in bits, of secrets that no model has seen."""
+MIN_SHARE_SHOWN = 0.1
+"""Share up to which the axis of extraction goes at least: where nothing comes out, no interval fills the picture."""
 RowsByRun = Mapping[str, Sequence[Row]]
 
 
@@ -49,7 +63,9 @@ def extraction_over_prefix(rows: RowsByRun, suffix: int) -> Figure:
     pattern = re.compile(rf"{EXTRACTED_GREEDY}@(\d+)\+{suffix}$")
     title = f"Texts given back word by word ({suffix} tokens)"
     fig = _over(rows, pattern, title, "tokens of the prompt", "extracted")
-    fig.axes[0].yaxis.set_major_formatter(FuncFormatter(percent))
+    axes = fig.axes[0]
+    axes.yaxis.set_major_formatter(FuncFormatter(percent))
+    axes.set_ylim(-0.02 * (top := max(axes.get_ylim()[1], MIN_SHARE_SHOWN)), top)
     return fig
 
 
@@ -62,7 +78,18 @@ def exposure_over_copies(rows: RowsByRun) -> Figure:
     Raises:
         ValueError: if no run holds secrets.
     """
-    return _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
+    fig = _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
+    axes = fig.axes[0]
+    limits = {row.value for own in rows.values() for row in own if row.metric == SECRET_LIMIT and row.value is not None}
+    lines = [(limit, "the right code comes first") for limit in limits] + [(UNSEEN_EXPOSURE, "a code never seen")]
+    for height, words in lines:
+        axes.axhline(height, **GUESSING_LINE)
+        axes.annotate(
+            words, (1, height), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
+            fontsize=8.5, color=MUTED_COLOR,
+        )  # fmt: skip
+    axes.set_ylim(0, 1.12 * max([axes.get_ylim()[1], *limits]))
+    return fig
 
 
 def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, ylabel: str) -> Figure:
@@ -72,7 +99,7 @@ def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, yl
         axes = fig.subplots()
         keys: list[Line2D] = []
         ticks: set[int] = set()
-        for place, (title, measured) in enumerate(rows.items()):
+        for place, (run, measured) in enumerate(rows.items()):
             color, marker = LINE_COLORS[place % len(LINE_COLORS)], LINE_MARKERS[place % len(LINE_MARKERS)]
             for group, stroke in SIDE_STROKES.items():
                 points = sorted(
@@ -84,10 +111,10 @@ def _over(rows: RowsByRun, pattern: re.Pattern[str], title: str, xlabel: str, yl
                     continue
                 x, value, low, high = (list(column) for column in zip(*points, strict=True))
                 ticks |= set(x)
-                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{title}, {SIDE_LABELS[group]}")
-                axes.fill_between(x, low, high, color=color, alpha=0.12, lw=0)
+                axes.plot(x, value, color=color, ls=stroke, marker=marker, label=f"{run}, {SIDE_LABELS[group]}")
+                axes.fill_between(x, low, high, color=color, alpha=0.08, lw=0)
                 if group == MEMBER_GROUP:
-                    keys.append(Line2D([], [], color=color, marker=marker, label=title))
+                    keys.append(Line2D([], [], color=color, marker=marker, label=run))
         if not keys:
             raise ValueError(f"rows hold none of {pattern.pattern}; measure the runs with texts or secrets in question")
         axes.set_xscale("log", base=2)

@@ -29,6 +29,11 @@ LINEAR_RECORDS, LINEAR_STEPS = 5_000, 20
 """Enough for a level to compare with, in about two seconds at most."""
 
 
+def of_base(metric: str) -> str:
+    """The name of a metric of the public model that training began with, such as `base_test_perplexity`."""
+    return f"base_{metric}"
+
+
 def linear(metric: str) -> str:
     """The name of a metric of a linear model, such as `linear_test_accuracy`."""
     return f"linear_{metric}"

@@ -36,6 +36,10 @@ HIGH_EXPOSURE = 0.5
 EXPOSURE_COLUMNS = ("run", "record", "person", "line", "class", "exposure", "low", "high", "models", "auc")
 PREFIX_COLUMN = "prefix"
 """Of texts, the fewest tokens of a prompt after which the next ones come out word by word."""
+TEXT_COLUMN = "text"
+"""The text itself, as far as models read it."""
+Texts = Mapping[str, Mapping[int, str]]
+"""By the name of a run its documents, by record."""
 EXPOSURE_DIGITS = 6
 
 
@@ -235,22 +239,24 @@ def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
     return [(result, Exposure.from_json(result.exposed)) for result in results if result.exposed]
 
 
-def exposed_csv(results: Sequence[Result], origins: Origins = UNKNOWN_ORIGINS) -> str:
+def exposed_csv(results: Sequence[Result], origins: Origins = UNKNOWN_ORIGINS, texts: Texts | None = None) -> str:
     """Every record of every run by `EXPOSURE_COLUMNS`, the most exposed first. Private: it names records and persons.
 
     Args:
         results: of runs on the same data.
         origins: persons and lines of the records.
+        texts: of each run its documents, by record, where they are to be shown.
     """
     prefixes = any(PREFIX_COLUMN in result.exposed for result in results)
-    columns = (*EXPOSURE_COLUMNS, PREFIX_COLUMN) if prefixes else EXPOSURE_COLUMNS
-    lines = [
-        (place, (*line, prefix) if prefixes else line)
-        for result, exposure in exposures(results)
-        for (place, line), prefix in zip(
-            _lines(result.run, exposure, origins), _prefixes(result, exposure), strict=True
-        )
-    ]
+    columns = (*EXPOSURE_COLUMNS, *([PREFIX_COLUMN] if prefixes else []), *([TEXT_COLUMN] if texts else []))
+    lines = []
+    for result, exposure in exposures(results):
+        rows = zip(_lines(result.run, exposure, origins), _prefixes(result, exposure), exposure.order, strict=True)
+        for (place, line), prefix, i in rows:
+            own = [prefix] if prefixes else []
+            if texts:
+                own.append(texts.get(result.run, {}).get(int(exposure.record[i]), ""))
+            lines.append((place, (*line, *own)))
     ordered = (line for _, line in sorted(lines, key=lambda line: line[0]))
     return csv_text(columns, (dict(zip(columns, line, strict=True)) for line in ordered))
 

@@ -16,9 +16,14 @@ from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
-from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
+from palisade.evaluation.measuring.baselines import (
+    DUPLICATE_SHARE,
+    duplicated_share,
+    linear_utilities,
+    spread_rows,
+)
 from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
-from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, Extraction, shortest_prefixes
+from palisade.evaluation.measuring.extraction import EXPOSED_SUFFIX, SECRET_EXPOSURE, shortest_prefixes
 from palisade.evaluation.measuring.leakage import (
     NullTprs,
     leakage,
@@ -30,6 +35,7 @@ from palisade.evaluation.measuring.leakage import (
     rows_of_nulls,
 )
 from palisade.evaluation.measuring.private_linear import private_linear_utilities
+from palisade.evaluation.measuring.recitation import recitation_rows, secret_scores
 from palisade.evaluation.measuring.usefulness import groups, usefulness
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, Row
@@ -162,12 +168,12 @@ class RunFacts(NamedTuple):
 
     Args:
         rows: usefulness, facts of its data, the spread of its models.
-        extraction: rows on texts that come out word by word.
+        recitation: rows on texts that come out word by word.
         audit: lower bounds on ε.
     """
 
     rows: Sequence[Row]
-    extraction: Sequence[Row]
+    recitation: Sequence[Row]
     audit: Mapping[str, Any]
 
 
@@ -214,10 +220,9 @@ def facts_of(sight: Sight, *, bounds: bool = True) -> RunFacts:
         bounds: whether ε is bounded from below.
     """
     run, protocol, seen, bootstrap = sight.run, sight.protocol, sight.seen, sight.bootstrap
-    tokens = seen.tokens
     return RunFacts(
         rows=[*usefulness(run, bootstrap, sight.slices), *of_data(run), *spread_rows(seen)],
-        extraction=[] if tokens is None else [*Extraction().rows(tokens, {}, seen.membership, bootstrap)],
+        recitation=[*recitation_rows(run, seen, bootstrap)],
         audit=lower_bounds(run, protocol.audit, seen, protocol.way_on(run)) if bounds else {},
     )
 
@@ -260,7 +265,7 @@ def joined(run: Run, protocol: AttackProtocol, facts: RunFacts, shares: Sequence
             *facts.rows,
             *(row for rows in every.rows.values() for row in rows),
             *rows_of_nulls([*every.nulls.values()], [*every.fields.values()]),
-            *facts.extraction,
+            *facts.recitation,
         ],
         roc=every.roc,
         skipped=every.skipped,
@@ -325,8 +330,9 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     """Lower bounds on ε of model 0, from guesses at who was in its training set; empty where they would be invalid.
 
     The bounds need memberships drawn independently with probability ½, hence neither a fixed split nor persons with
-    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place. Each bound is wrong
-    with a probability of at most 0.05 over the number of ways in which the run was ever audited.
+    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place; of secrets, the
+    guesses go by their exposure. Each bound is wrong with a probability of at most 0.05 over the number of ways in
+    which the run was ever audited.
 
     Args:
         run: whose model 0 is audited.
@@ -338,13 +344,20 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
         ValueError: if it guesses nobody.
     """
     membership = Membership(**run.config["membership"])
-    if auditor.missing(seen) is not None:
-        auditor = LossThreshold()
-    if (membership.how, membership.share) != ("bernoulli", 0.5) or auditor.missing(seen) is not None:
+    if (membership.how, membership.share) != ("bernoulli", 0.5):
         return {}
-    if seen.persons is not None and len(np.unique(seen.persons)) < seen.records:
-        return {}
-    scores, members = auditor.score(seen)[0], seen.membership[0]
+    if (of_secrets := secret_scores(run)) is not None:
+        name, (scores, members) = SECRET_EXPOSURE, of_secrets
+        if not at_either_end(float(way["guesses"]), len(scores)):
+            return {}
+    else:
+        if auditor.missing(seen) is not None:
+            auditor = LossThreshold()
+        if auditor.missing(seen) is not None:
+            return {}
+        if seen.persons is not None and len(np.unique(seen.persons)) < seen.records:
+            return {}
+        name, scores, members = auditor.name, auditor.score(seen)[0], seen.membership[0]
     scored = ~np.isnan(scores)
     if min(members[scored].sum(), (~members[scored]).sum()) < 2:
         return {}
@@ -361,4 +374,4 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
         alpha=FAMILYWISE_ALPHA / ways,
         seed=run.config["seed"],
     )
-    return {"attack": auditor.name, "ways": ways, **result.to_json()}
+    return {"attack": name, "ways": ways, **result.to_json()}

@@ -12,9 +12,10 @@ from palisade.data.dataset import Dataset
 from palisade.data.labels import largest_share
 from palisade.data.sequences import NO_TOKEN
 from palisade.data.slices import Slices
+from palisade.evaluation.measuring.baselines import of_base
 from palisade.evaluation.measuring.leakage import MIN_RECORDS_PER_SIDE, numbers
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Row
-from palisade.evaluation.signals.documents import texts_of
+from palisade.evaluation.signals.documents import base_rows, texts_of
 from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
@@ -70,6 +71,9 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
             values = np.stack([of_model[metric] for of_model in of_models])
             yield row(metric, values, alone)
             yield from rows_of_models(metric, values)
+        if (of_public := base_rows(run, "test")) is not None:
+            for metric, own in document_measures(of_public, lengths).items():
+                yield row(of_base(metric), own[None], alone)
     counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
     right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
     members = np.where(run.membership(), right, np.nan)

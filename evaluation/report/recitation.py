@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from palisade.evaluation.figures.extraction import GREEDY_PATTERN, SECRET_PATTERN
 from palisade.evaluation.labels import label
+from palisade.evaluation.measuring.extraction import REFUSED_TEXTS, REFUSED_TOKENS, SECRET_EXTRACTED, SECRET_LIMIT
+from palisade.evaluation.measuring.generated import CONTINUED_CHARACTERS
 from palisade.evaluation.result import MEMBER_GROUP, NONMEMBER_GROUP, Result, Row
 from palisade.frequencies import MIN_CROWD_SIZE, count
 
@@ -17,8 +19,20 @@ ONLY_MEMORIZED = (
 )
 MEANING_OF_BITS = (
     "Exposure counts how many halvings of the list of all possible secrets the model saves an attacker. A secret that"
-    " it never saw has about 1.4; at the full number the right one comes first."
+    " it never saw has about 1.4; at the full number{limit} the right one comes first."
 )
+COPIES_ARE_A_GROUP = (
+    "A stated ε is about one text. Copies of a secret are several: what it promises gets weaker with every copy, unless"
+    " it was stated for persons (records_per_person)."
+)
+SECRET_OUT_PATTERN = re.compile(rf"{SECRET_EXTRACTED}@(\d+) copies$")
+REPEATED_PATTERN = re.compile(r"repeated@(\d+) characters, (.+)$")
+SUBSTRING_PATTERN = re.compile(r"longest_substring@(\d+) characters, (.+)$")
+STYLE_WORDS = {
+    "as it is": "Asked with the first {prompt} characters of a text",
+    "in capitals": "Asked with the same in capitals, which a filter of exact copies does not know",
+}
+"""Beginnings of sentences by the style of a prompt, as `measuring.generated.PROMPT_STYLES` names them."""
 
 
 def recitations(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -28,36 +42,93 @@ def recitations(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """Texts that come out, of the span by which most members do, and secrets by their copies, each beside others.
+    """Texts that come out, copies that are nearly word by word, secrets, and refusals, each beside those of others.
 
     Args:
         rows: of a run.
     """
-    texts = _pairs(rows, GREEDY_PATTERN)
-    words: list[str] = []
-    if texts:
+    return [*_of_texts(rows), *_near_verbatim(rows), *_of_secrets(rows), *_of_filter(rows)]
+
+
+def _of_texts(rows: Sequence[Row]) -> Iterator[str]:
+    """The span by which most members come out."""
+    if texts := _pairs(rows, GREEDY_PATTERN):
         (prefix, suffix), (inside, outside) = max(texts.items(), key=lambda item: item[1][0].value or 0.0)
-        words.append(
+        yield (
             f"Given the first {prefix} tokens, the model goes on word by word for {suffix} more with"
             f" {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with {_count(outside)} of"
             f" {MIN_CROWD_SIZE:,} that it was not. {ONLY_MEMORIZED}"
         )
-    secrets = _pairs(rows, SECRET_PATTERN)
-    for (copies,), (inside, outside) in sorted(secrets.items()):
-        times = "once" if copies == 1 else f"{copies} times"
-        words.append(
+
+
+def _near_verbatim(rows: Sequence[Row]) -> Iterator[str]:
+    """How much of a text the model writes when it goes on by itself, by the style of what it is asked with."""
+    repeated, shared = _pairs(rows, REPEATED_PATTERN), _pairs(rows, SUBSTRING_PATTERN)
+    for style, words in STYLE_WORDS.items():
+        for (prompt, own), (inside, outside) in repeated.items():
+            if own != style:
+                continue
+            sentence = (
+                f"{words.format(prompt=prompt)}, the model writes the next up to {CONTINUED_CHARACTERS} exactly with"
+                f" {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with {_count(outside)} of"
+                f" {MIN_CROWD_SIZE:,} others"
+            )
+            if (longest := shared.get((prompt, own))) is not None:
+                most, its = (row.value or 0.0 for row in longest)
+                sentence += (
+                    f"; the longest stretch that it shares with how a text goes on has {most:.1f} characters on average"
+                    f" (others {its:.1f})"
+                )
+            yield f"{sentence}."
+
+
+def _of_secrets(rows: Sequence[Row]) -> Iterator[str]:
+    """Secrets by their copies, and how to read bits."""
+    secrets, whole = _pairs(rows, SECRET_PATTERN), _pairs(rows, SECRET_OUT_PATTERN)
+    for key, (inside, outside) in sorted(secrets.items(), key=lambda item: int(item[0][0])):
+        times = "once" if key[0] == "1" else f"{key[0]} times"
+        sentence = (
             f"A secret that stood {times} in the training texts has an exposure of {inside.value:.1f} bits"
-            f"{_ends(inside)}, one that did not stand there {outside.value:.1f}."
+            f"{_ends(inside)}, one that did not stand there {outside.value:.1f}"
         )
-    return [*words, MEANING_OF_BITS] if secrets else words
+        if key in whole:
+            out, others = whole[key]
+            sentence += (
+                f". Asked for it, the model says it outright for {_count(out)} of {MIN_CROWD_SIZE:,} such secrets, and"
+                f" for {count(others.value or 0.0, MIN_CROWD_SIZE)} of {MIN_CROWD_SIZE:,} that it never saw"
+            )
+        yield f"{sentence}."
+    if secrets:
+        limit = next((row.value for row in rows if row.metric == SECRET_LIMIT), None)
+        yield MEANING_OF_BITS.format(limit="" if limit is None else f", {limit:.1f} here,")
+        yield COPIES_ARE_A_GROUP
 
 
-def _pairs(rows: Sequence[Row], pattern: re.Pattern[str]) -> Mapping[tuple[int, ...], tuple[Row, Row]]:
-    """Rows of members and of non-members, by the numbers in the name of the metric; only where there are both."""
-    sides: dict[tuple[int, ...], dict[str, Row]] = {}
+def _of_filter(rows: Sequence[Row]) -> Iterator[str]:
+    """The other game of a filter against copying: who was trained on."""
+    refused = {row.group: row for row in rows if row.metric == REFUSED_TEXTS and row.value is not None}
+    tokens = {row.group: row for row in rows if row.metric == REFUSED_TOKENS and row.value is not None}
+    if refused.keys() != {MEMBER_GROUP, NONMEMBER_GROUP}:
+        return
+    sentence = (
+        "Whoever holds a text can see whether it was used: asked for its true continuation, the filter refuses a token"
+        f" of {_count(refused[MEMBER_GROUP])} of {MIN_CROWD_SIZE:,} texts that were, and of"
+        f" {_count(refused[NONMEMBER_GROUP])} of {MIN_CROWD_SIZE:,} that were not, as they share a phrase with one that"
+        " was. It keeps texts from being copied, and nobody's membership secret."
+    )
+    if (own := tokens.get(NONMEMBER_GROUP)) is not None:
+        sentence += (
+            f" For ordinary use it costs {100 * (own.value or 0.0):.1f} % of the tokens of texts that are new to it."
+        )
+    yield sentence
+
+
+def _pairs(rows: Sequence[Row], pattern: re.Pattern[str]) -> Mapping[tuple[str, ...], tuple[Row, Row]]:
+    """Rows of members and of non-members, by what stands in the name of the metric; only where there are both."""
+    sides: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         if (match := pattern.match(row.metric)) and row.value is not None:
-            sides.setdefault(tuple(map(int, match.groups())), {})[row.group] = row
+            sides.setdefault(match.groups(), {})[row.group] = row
     both = {MEMBER_GROUP, NONMEMBER_GROUP}
     return {key: (own[MEMBER_GROUP], own[NONMEMBER_GROUP]) for key, own in sides.items() if own.keys() == both}
 

@@ -21,7 +21,7 @@ from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings
 from palisade.evaluation.format import NO_NUMBER, csv_text, percent
 from palisade.evaluation.labels import crowd_word, label
 from palisade.evaluation.limit import Limit, gate
-from palisade.evaluation.measuring.exposure import exposed_csv
+from palisade.evaluation.measuring.exposure import Texts, exposed_csv
 from palisade.evaluation.measuring.runs import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
@@ -52,6 +52,7 @@ from palisade.evaluation.report.sections import (
 from palisade.evaluation.report.verdict import GLOSSARY_TERMS, game, grants, verdicts
 from palisade.evaluation.result import FPR, LARGEST_CLASS, RESULT_COLUMNS, Result
 from palisade.evaluation.settings import EvaluationSettings
+from palisade.evaluation.signals.documents import shown_texts
 from palisade.evaluation.studies.never_used import keys_of
 from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
 from palisade.evaluation.table import TEXT_HEADINGS, corrections, headings, lines, reaches, show_results, skips
@@ -229,6 +230,7 @@ def write(
     decided: Sequence[Sequence[str]] = (),
     limits: Sequence[Limit] = (),
     origins: Origins = UNKNOWN_ORIGINS,
+    texts: Texts | None = None,
 ) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
@@ -243,6 +245,7 @@ def write(
             folders of runs and accuracy on members.
         limits: of the choice and of the gate, as far as they were asked for.
         origins: persons and lines of the records, which exposed.csv names.
+        texts: of each run its documents, by record, which exposed.csv then shows.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
@@ -259,19 +262,19 @@ def write(
         command, comparison = public_command(command), Comparison(public)
         leave = list(map(in_public, leave))
     figures = {"tradeoff": tradeoff(comparison), "roc": roc(comparison)}
-    texts = {"results.csv": tidy_csv(comparison.results)}
+    files = {"results.csv": tidy_csv(comparison.results)}
     if any(result.exposed for result in comparison.results):
         figures["exposure"] = exposure(comparison)
-        texts["exposed.csv"] = exposed_csv(comparison.results, origins)
+        files["exposed.csv"] = exposed_csv(comparison.results, origins, texts)
     figures |= recitation_figures(comparison)
     content = summary(
-        comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations,
+        comparison, command, table=files["results.csv"], scope=scope, releases=shipped, accusations=accusations,
         decided=decided, leave=leave,
     )  # fmt: skip
     drawings = {name: svg(figure) for name, figure in figures.items()}
     html = render(page_of(comparison, content), drawings)
-    texts |= {"report.html": html, "report.json": _strict_json(content)}
-    return write_files(folder, texts, drawings, figures)
+    files |= {"report.html": html, "report.json": _strict_json(content)}
+    return write_files(folder, files, drawings, figures)
 
 
 def tidy_csv(results: Sequence[Result]) -> str:
@@ -324,6 +327,7 @@ def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, set
         decided=decided,
         limits=[limit for _, limit in asked if limit is not None],
         origins=Origins.of(runs[0].config["data"]),
+        texts={run.name: shown_texts(run) for run in runs} if settings.shows_texts else None,
     ):
         print(path)
     for sentences in decided:

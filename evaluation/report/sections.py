@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.format import NO_NUMBER, bound_text, number, percent
 from palisade.evaluation.labels import epsilon_cell, guessing_text, label
+from palisade.evaluation.measuring.baselines import of_base
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL_SCOPE
-from palisade.evaluation.result import AUC, FPR, REPORTED_FPRS, Result, Row, chance_at, most_powerful, tpr_at
+from palisade.evaluation.result import (
+    AUC,
+    FPR,
+    MEMBER_GROUP,
+    NONMEMBER_GROUP,
+    REPORTED_FPRS,
+    Result,
+    Row,
+    chance_at,
+    most_powerful,
+    tpr_at,
+)
 from palisade.evaluation.table import attack_text, tpr_cell, trials_of
-from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, DOCUMENT_MEASURES, TEST_ACCURACY, Utility
 
 MOST_SHOWN = 10
 """Rows of a run that the page shows; all stand in results.csv."""
@@ -54,7 +66,9 @@ def groups(comparison: Comparison) -> list[Entry]:
     summed over the models."""
     entries = []
     for _, result, _ in comparison.highlights:
-        names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
+        names = dict.fromkeys(
+            row.group for row in result.rows if row.group not in ("all", MEMBER_GROUP, NONMEMBER_GROUP)
+        )
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
@@ -209,17 +223,38 @@ def _auc(result: Result | None) -> str:
 
 
 def costs(results: Sequence[Result]) -> list[Entry]:
-    """The utility of every run, its loss against the undefended run of the same seed, and its calibration error."""
+    """The utility of every run, its loss against the undefended run of the same seed, and its calibration error.
+
+    Of language models also `bits` a byte, and a line for the public model that training began with.
+    """
     bare = {result.seed: result for result in results if result.is_undefended and not result.has_canaries}
-    return [
-        {
-            "title": label(result),
-            "utility": result.utility.text(result.find(result.utility.metric), interval=True),
-            "loss": _loss(result, bare.get(result.seed)),
-            "calibration": percent(result.find(CALIBRATION_METRIC)),
-        }
-        for result in ordered(results)
-    ]
+    entries = [_cost(result, label(result), bare.get(result.seed), str) for result in ordered(results)]
+    started = {result.network: result for result in reversed(results) if result.find(of_base(result.utility.metric))}
+    bases = [_cost(result, _base_title(network, started), None, of_base) for network, result in started.items()]
+    return [*bases, *entries]
+
+
+def _base_title(network: str, started: Collection[str]) -> str:
+    return "the public base, before training" + (f" ({network})" if len(started) > 1 else "")
+
+
+def _cost(result: Result, title: str, bare: Result | None, named: Callable[[str], str]) -> Entry:
+    """A line of the costs.
+
+    Args:
+        result: whose rows are read.
+        title: of the line.
+        bare: the undefended run.
+        named: gives the name under which a metric stands.
+    """
+    bits = result.find(named(DOCUMENT_MEASURES["bits_per_byte"].metric))
+    return {
+        "title": title,
+        "utility": result.utility.text(result.find(named(result.utility.metric)), interval=True),
+        "bits": DOCUMENT_MEASURES["bits_per_byte"].text(bits, interval=True),
+        "loss": _loss(result, bare),
+        "calibration": percent(result.find(CALIBRATION_METRIC)),
+    }
 
 
 def tuned(results: Sequence[Result]) -> list[Entry]:

@@ -78,13 +78,21 @@ def token_answers(
         copies: losses of their edited copies, if they were asked for.
     """
     y = run.dataset.y[getattr(run.dataset.split, role)[counted]]
-    base = (
-        cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
-        if has_base(run.config["network"])
-        else None
-    )
+    base = base_rows(run, role)
     rows = list(answers(run, role).about(counted))
     return token_answers_of(rows, run.dataset, y, copies, None if base is None else base[counted])
+
+
+def base_rows(run: Run, role: str) -> Shaped[np.ndarray, "documents T"] | None:
+    """Answers of the public model that training began with about the documents of a role; None where there is none.
+
+    Args:
+        run: a complete run.
+        role: of the split.
+    """
+    if not has_base(run.config["network"]):
+        return None
+    return cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
 
 
 def _of_base(run: Run, role: str) -> Shaped[np.ndarray, "documents T"]:
@@ -106,7 +114,7 @@ def token_answers_of(
     """Answers as attackers see them.
 
     Args:
-        rows: of each model, of `data.sequences.TOKEN_ROW`.
+        rows: of each model, of `data.sequences.TOKEN_ROW`, or behind a guard of `GUARDED_TOKEN_ROW`.
         data: that the documents are of.
         y: their tokens, −1 behind the last one.
         copies: losses of their edited copies.
@@ -116,8 +124,12 @@ def token_answers_of(
     parts = {
         field: np.stack([_filled(own[column], mask) for own in rows]) for field, column in COLUMNS_OF_FIELDS.items()
     }
+    refused = None
+    if all("blocked" in (own.dtype.names or ()) for own in rows):
+        refused = np.stack([_filled(own["blocked"], mask) for own in rows])
     return TokenAnswers(
         mask=mask,
+        blocked=refused,
         **{
             f"base_{field}": _filled(base[column], mask)
             for field, column in COLUMNS_OF_FIELDS.items()
@@ -141,6 +153,15 @@ def texts_of(data: Dataset, y: Int64[np.ndarray, "documents T"]) -> Iterator[byt
         yield data.preprocessing.decode(tokens[tokens != NO_TOKEN].tolist())
 
 
+def shown_texts(run: Run) -> dict[int, str]:
+    """Audited documents of a run as far as they are read, by record; none of classifiers."""
+    data, audited = run.dataset, run.dataset.split.audited
+    if not data.positional:
+        return {}
+    texts = (text.decode("utf-8", "replace") for text in texts_of(data, data.y[audited]))
+    return dict(zip(audited.tolist(), texts, strict=True))
+
+
 def document_signals(run: Run, role: str) -> MappedAnswers:
     """Signals of all models for the documents of a role, a row of `attacks.parts.signals.token_rows` each."""
     return answers(run, role).changed(lambda rows: token_rows(mean_log_probability(rows)))
@@ -158,7 +179,7 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
     others = split.reference if len(split.reference) else split.population
     if not run.has_weights() or not len(others):
         return None
-    return cached(run, "neighbor_losses", partial(_of_copies, run, others))
+    return cached(Run(run.folder), "neighbor_losses", partial(_of_copies, run, others))
 
 
 def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:

@@ -124,17 +124,17 @@ def _asked(
     is_guarded = run.guard != plain.guard
     if is_guarded:
         ask(plain, role, query, models)
+    y = run.dataset.y[getattr(run.dataset.split, role)]
     for start in range(0, len(models), MODELS_AT_ONCE):
         some = models[start : start + MODELS_AT_ONCE]
         if not is_guarded:
             fleet = load_fleet(run.config, run.dataset, run.folder, some)
-            y = run.dataset.y[getattr(run.dataset.split, role)]
             yield from ((model, fleet.one(place).answers(x, y)[0]) for place, model in enumerate(some))
         else:
             guarded = load_guarded(run.config, run.dataset, run.folder, some, run.guard)
             for place, model in enumerate(some):
                 logits = np.load(answer_path(plain, role, query, model), mmap_mode="r")
-                yield model, guarded.one(place).predict(x, logits[None])[0]
+                yield model, guarded.one(place).answers(x, y, logits[None])[0]
 
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:

@@ -13,7 +13,7 @@ class Overlap:
 
     Args:
         substring: characters of the longest common substring.
-        similarity: 1 − edit distance over the longer length, 0 to 1.
+        similarity: 1 − edit distance over the longer length, 0 to 1; NaN without rapidfuzz (extra `lm`).
         words: share of the document's words, each as often as it stands there, that the generated text holds.
     """
 
@@ -28,21 +28,20 @@ def overlap(generated: str, document: str) -> Overlap:
     Args:
         generated: by a model.
         document: that it may repeat.
-
-    Raises:
-        ValueError: if rapidfuzz is not installed; names the extra.
     """
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ModuleNotFoundError:
-        raise ValueError(
-            "rapidfuzz: expected for near-verbatim overlap; install it with pip install 'palisade[lm]'"
-        ) from None
     longest = SequenceMatcher(None, generated, document, autojunk=False).find_longest_match()
     wanted, held = Counter(document.split()), Counter(generated.split())
     count = wanted.total()
     return Overlap(
         substring=longest.size,
-        similarity=float(Levenshtein.normalized_similarity(generated, document)),
+        similarity=_similarity(generated, document),
         words=(wanted & held).total() / count if count else 0.0,
     )
+
+
+def _similarity(generated: str, document: str) -> float:
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ModuleNotFoundError:
+        return float("nan")
+    return float(Levenshtein.normalized_similarity(generated, document))

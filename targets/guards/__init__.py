@@ -4,6 +4,7 @@ from palisade.targets.guards.aggregate import Aggregate
 from palisade.targets.guards.guard import Guard, Level, NoGuard, Query
 from palisade.targets.guards.hamp_output import HAMPOutput
 from palisade.targets.guards.label_only import LabelOnly
+from palisade.targets.guards.memfree import MemFree
 from palisade.targets.guards.memguard import MemGuard
 from palisade.targets.guards.registry import GUARDS_BY_NAME
 from palisade.targets.guards.rounding import Rounding
@@ -17,6 +18,7 @@ __all__ = [
     "HAMPOutput",
     "LabelOnly",
     "Level",
+    "MemFree",
     "MemGuard",
     "NoGuard",
     "Query",

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64, Real, Shaped
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.fields import CheckedFields
+from palisade.targets.guards.ngram_filter import NgramFilter
 from palisade.targets.statement import Statement
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class Guard(CheckedFields, ABC):
     """Attacks (of `conf/attack`) that know how to get around it, those on labels alone: every evaluation runs them."""
     note: ClassVar[str | None] = None
     """Note on a card besides what holds of every guard."""
+    not_on_documents: ClassVar[str | None] = (
+        "it changes what is said of the classes of a record, and of documents the tokens that follow are asked for"
+    )
+    """Reason why it cannot stand before language models; None if it can."""
+    on_documents_alone: ClassVar[bool] = False
+    """It means nothing before classifiers."""
 
     @property
     def roles(self) -> frozenset[str]:
@@ -110,6 +117,22 @@ class Guard(CheckedFields, ABC):
         """Sentence for the statement on private facts in the guard's state; None where there are none."""
         return None
 
+    def barrier(self, state: Mapping[str, Tensor]) -> NgramFilter | None:
+        """Token sequences that a language model behind it may not complete; None: it may complete any.
+
+        Args:
+            state: what it learned about the model.
+        """
+        return None
+
+    def note_on(self, state: Mapping[str, Tensor]) -> str | None:
+        """Note on the card of a release.
+
+        Args:
+            state: what it learned about the model.
+        """
+        return self.note
+
     @abstractmethod
     def answer(self, query: Query) -> Shaped[np.ndarray, "records *classes"]:
         """Float32 logits or probabilities of every class, or int64 classes, by `level`."""
@@ -122,6 +145,7 @@ class NoGuard(Guard):
     name = "none"
     level = "logits"
     attacks = ()
+    not_on_documents = None
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         """The model's logits, unchanged."""

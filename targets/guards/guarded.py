@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32, Real, Shaped
+from jaxtyping import Float32, Int64, Real, Shaped
 from torch import Tensor
 
+from palisade.data.sequences import GUARDED_TOKEN_ROW, NO_TOKEN, TOKEN_ROW
 from palisade.targets.fleet import Fleet
+from palisade.targets.generation import generate, next_logits_of
 from palisade.targets.guards.guard import Guard, Query
 
 
@@ -46,6 +48,44 @@ class Guarded:
                 for position, (of_model, state) in enumerate(zip(logits, self.states, strict=True))
             ]
         )
+
+    def answers(
+        self,
+        x: Real[np.ndarray, "records ..."],
+        y: Int64[np.ndarray, "records *positions"],
+        unguarded: Shaped[np.ndarray, "models records ..."],
+    ) -> Shaped[np.ndarray, "models records ..."]:
+        """Answers as they are kept: those of `predict`, or rows about tokens with what the guard refuses.
+
+        What is said of a token is what the model itself says, whether it is refused or not.
+
+        Args:
+            x: the inputs.
+            y: their labels.
+            unguarded: answers of the models.
+        """
+        if y.ndim == 1:
+            return self.predict(x, unguarded)
+        marked = np.zeros(unguarded.shape, GUARDED_TOKEN_ROW)
+        for name in TOKEN_ROW.names or ():
+            marked[name] = unguarded[name]
+        for rows, state in zip(marked, self.states, strict=True):
+            if (barrier := self.guard.barrier(state)) is not None:
+                rows["blocked"] = barrier.blocked(y, y != NO_TOKEN)
+        return marked
+
+    def generate(
+        self, prompts: Sequence[Int64[np.ndarray, "tokens"]], tokens: int | Sequence[int], begin: int
+    ) -> list[Int64[np.ndarray, "tokens"]]:
+        """Greedy continuations of prompts by the first of these language models.
+
+        Args:
+            prompts: token numbers.
+            tokens: how many are to follow each at most.
+            begin: the token that begins a document.
+        """
+        next_logits = next_logits_of(lambda x: self.fleet.one(0).predict(x)[0], begin)
+        return generate(next_logits, prompts, tokens, barrier=self.guard.barrier(self.states[0]))
 
     def _asker(self, position: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda x: self.fleet.one(position).predict(x)[0]

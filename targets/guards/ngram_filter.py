@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt64
 
-from palisade.sampling import SamplingLaw
-
-NextLogits = Callable[[Int[np.ndarray, "tokens"]], Float[np.ndarray, "vocabulary"]]
-"""A model's logits for the token that follows some text."""
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 MIX_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 MIX_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
@@ -72,6 +68,22 @@ class NgramFilter(ABC):
             return np.zeros(vocabulary, dtype=bool)
         before = np.broadcast_to(context[len(context) - self.n + 1 :], (vocabulary, self.n - 1))
         return self.holds(np.concatenate([before, np.arange(vocabulary)[:, None]], axis=1))
+
+    def refuses(
+        self, contexts: Sequence[Int[np.ndarray, "tokens"]], following: Int[np.ndarray, "texts"]
+    ) -> Bool[np.ndarray, "texts"]:
+        """Texts that the token beside each may not follow.
+
+        Args:
+            contexts: the texts so far, of any lengths.
+            following: a token for each of them.
+        """
+        refused = np.array([len(context) >= self.n - 1 for context in contexts], dtype=bool)
+        pairs = zip(contexts, following, strict=True)
+        ends = [np.append(context[len(context) - self.n + 1 :], token) for context, token in pairs]
+        if refused.any():
+            refused[refused] = self.holds(np.array([end for end in ends if len(end) == self.n], dtype=np.int64))
+        return refused
 
     def words(self) -> str:
         """Sentence for the card."""
@@ -178,37 +190,6 @@ def grams_of(
         return np.zeros((0, n), dtype=np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(x, n, axis=1)
     return np.asarray(windows[mask[:, n - 1 :]], dtype=np.int64)
-
-
-def generate(
-    next_logits: NextLogits,
-    prompt: Int[np.ndarray, "prompt"],
-    tokens: int,
-    *,
-    law: SamplingLaw | None = None,
-    barrier: NgramFilter | None = None,
-    seed: int = 0,
-) -> Int[np.ndarray, "tokens"]:
-    """Continuation of a prompt, without it; it ends early where every token is refused.
-
-    Args:
-        next_logits: of the model.
-        prompt: token numbers, at least one.
-        tokens: how many are to follow at most.
-        law: by which they are drawn; None: the most likely one.
-        barrier: what may not be completed; probabilities are those of the tokens that are left.
-        seed: of the draws.
-    """
-    rng, text = np.random.default_rng(seed), np.asarray(prompt, dtype=np.int64)
-    for _ in range(tokens):
-        logits = np.asarray(next_logits(text), dtype=np.float64)
-        if barrier is not None:
-            logits = np.where(barrier.refused(text, len(logits)), -np.inf, logits)
-        if not np.isfinite(logits.max()):
-            break
-        token = logits.argmax() if law is None else rng.choice(len(logits), p=np.exp(law.log_law(logits)))
-        text = np.append(text, token)
-    return text[len(prompt) :]
 
 
 def _places(grams: Int[np.ndarray, "grams n"], size: int, hashes: int) -> UInt64[np.ndarray, "grams hashes"]:

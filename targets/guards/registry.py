@@ -15,13 +15,15 @@ from palisade.targets.guards.aggregate import Aggregate
 from palisade.targets.guards.guard import Guard, NoGuard
 from palisade.targets.guards.hamp_output import HAMPOutput
 from palisade.targets.guards.label_only import LabelOnly
+from palisade.targets.guards.memfree import MemFree
 from palisade.targets.guards.memguard import MemGuard
 from palisade.targets.guards.rounding import Rounding
 from palisade.targets.guards.temperature import Temperature
 from palisade.targets.guards.top_k import TopK, check_top_k
 
 GUARDS_BY_NAME: dict[str, type[Guard]] = {
-    guard.name: guard for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate)
+    guard.name: guard
+    for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate, MemFree)
 }
 """Every guard there is, by its name: a card names one of them, and reading a card runs no other code."""
 STATE_VERSION = 2
@@ -46,6 +48,25 @@ def make_guard(config: Mapping[str, Any]) -> Guard:
 def check_guard(guard: Guard, classes: int) -> None:
     """Raises ValueError for a guard that would hold nothing back: the last probability is what others leave of 1."""
     check_top_k("guard.k", guard.top_k, classes, "choose guard=label_only or guard=rounding")
+
+
+def check_answers(guard: Guard, positional: bool) -> None:
+    """Raises ValueError for a guard that means nothing before such models.
+
+    Args:
+        guard: that is to stand before them.
+        positional: whether they are language models, which are asked for tokens, or classifiers.
+    """
+    if positional and guard.not_on_documents is not None:
+        raise ValueError(
+            f"guard={guard.name}: expected none or memfree for language models, since {guard.not_on_documents}; choose"
+            " one of them"
+        )
+    if guard.on_documents_alone and not positional:
+        raise ValueError(
+            f"guard={guard.name}: expected documents, since it keeps language models from copying them; choose another"
+            " guard for classifiers, such as label_only"
+        )
 
 
 def label(guard: Guard) -> str:

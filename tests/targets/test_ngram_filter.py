@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,8 @@ from palisade.evaluation.measuring.extraction import Extraction
 from palisade.evaluation.measuring.generated import near_verbatim_rows
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.sampling import SamplingLaw
-from palisade.targets.guards.ngram_filter import BloomNgrams, ExactNgrams, NgramFilter, generate, grams_of
+from palisade.targets.generation import generate
+from palisade.targets.guards.ngram_filter import BloomNgrams, ExactNgrams, NgramFilter, grams_of
 
 RECORD_COUNT, TEXT_LENGTH, VOCABULARY_SIZE, GRAM_LENGTH = 300, 31, 128, 10
 TEXT_ALPHABET = np.array([ord(letter) for letter in "abcdefghijklmnopqrstuvwxyz .,"])
@@ -54,6 +56,10 @@ def memorizer(text: np.ndarray) -> np.ndarray:
     return logits
 
 
+def memorizers(texts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack([memorizer(text) for text in texts])
+
+
 def lower(text: np.ndarray) -> np.ndarray:
     return np.where((text >= 65) & (text <= 90), text + 32, text)
 
@@ -87,23 +93,44 @@ def test_rate_on_the_card_is_that_of_other_ngrams() -> None:
 @by_kind
 def test_no_ngram_of_a_training_text_is_ever_completed(kind: str) -> None:
     x, _, member = corpus()
-    for row in x[member][:10]:
-        free = generate(memorizer, row[:9], 22)
-        guarded = generate(memorizer, row[:9], 22, barrier=filters()[kind])
-        drawn = generate(memorizer, row[:9], 22, law=SamplingLaw(temperature=1.0), barrier=filters()[kind], seed=3)
-        for text in (guarded, drawn):
+    rows, barrier = x[member][:10], filters()[kind]
+    prompts = [row[:9] for row in rows]
+    free = generate(memorizers, prompts, 22)
+    guarded = generate(memorizers, prompts, 22, barrier=barrier)
+    drawn = generate(memorizers, prompts, 22, law=SamplingLaw(temperature=1.0), barrier=barrier, seed=3)
+    for row, *continuations in zip(rows, guarded, drawn, strict=True):
+        for text in continuations:
             whole = np.concatenate([row[:9], text])
             assert not filters()["exact"].blocked(whole[None], np.ones((1, len(whole)), dtype=bool)).any()
-        np.testing.assert_array_equal(free[:3], row[9:12])
+    for row, text in zip(rows, free, strict=True):
+        np.testing.assert_array_equal(text[:3], row[9:12])
+
+
+@by_kind
+def test_texts_side_by_side_are_continued_as_each_alone(kind: str) -> None:
+    x, _, member = corpus()
+    prompts, counts = [row[: 3 + place] for place, row in enumerate(x[member][:8])], [5, 0, 20, 20, 1, 9, 20, 20]
+    together = generate(memorizers, prompts, counts, barrier=filters()[kind])
+    for prompt, count, text in zip(prompts, counts, together, strict=True):
+        slow, logits = list(prompt), None
+        for _ in range(count):  # by the whole vocabulary
+            logits = memorizer(np.array(slow))
+            refused = filters()[kind].refused(np.array(slow), VOCABULARY_SIZE)
+            slow.append(int(np.where(refused, -np.inf, logits).argmax()))
+        assert text.tolist() == slow[len(prompt) :]
 
 
 def test_generation_is_seeded_and_ends_where_all_is_refused() -> None:
-    flat = lambda text: np.zeros(3)  # noqa: E731
-    one, same, other = (generate(flat, np.array([0]), 20, law=SamplingLaw(), seed=seed) for seed in (1, 1, 2))
+    flat = lambda texts: np.zeros((len(texts), 3))  # noqa: E731
+    prompts = [np.array([0]), np.array([0])]
+    one, same, other = (generate(flat, prompts, 20, law=SamplingLaw(), seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
-    assert (one != other).any()
-    grams = np.array([[0, token] for token in range(3)])
-    assert len(generate(flat, np.array([0]), 20, barrier=ExactNgrams(n=2, grams=grams))) == 0
+    assert (one[0] != other[0]).any() and (one[0] != one[1]).any()
+    np.testing.assert_array_equal(generate(flat, prompts[:1], 20, law=SamplingLaw(), seed=1)[0], one[0])
+    barrier = ExactNgrams(n=2, grams=np.array([[0, token] for token in range(3)]))
+    for law in (None, SamplingLaw()):
+        stopped, other = generate(flat, [np.array([0]), np.array([1])], 20, law=law, barrier=barrier)
+        assert len(stopped) == 0 and len(other) > 0
 
 
 def released(kind: str) -> View:
@@ -141,9 +168,9 @@ def test_capitals_walk_around_the_filter() -> None:
     chosen = np.flatnonzero(mask.all(axis=1))
     texts = ["".join(map(chr, x[record])) for record in chosen]
 
-    def answer(model: int, prompt: str, characters: int) -> str:
-        start = np.array([ord(letter) for letter in prompt])
-        return "".join(map(chr, generate(memorizer, start, characters, barrier=filters()["exact"])))
+    def answer(model: int, prompts: Sequence[str], tokens: int) -> list[str]:
+        starts = [np.array([ord(letter) for letter in prompt]) for prompt in prompts]
+        return ["".join(map(chr, text)) for text in generate(memorizers, starts, tokens, barrier=filters()["exact"])]
 
     rows = near_verbatim_rows(texts, 12, answer, member[None, chosen], Bootstrap())
     value = {(row.metric, row.group): row.value for row in rows}
