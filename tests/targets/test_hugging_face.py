@@ -3,7 +3,6 @@ DP-SGD, without a network and without code of the folder."""
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
@@ -12,18 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from palisade.data.dataset import from_config
-from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
-from palisade.data.sequences import inputs_of
 from palisade.data.split import Membership
-from palisade.defenses.dp_sgd.clipping import Flat
-from palisade.defenses.dp_sgd.engine import Engine
 from palisade.targets.hugging_face import HuggingFaceModel
-from palisade.targets.low_rank import LowRank, adapt
-from palisade.targets.record_loss import record_losses
 from palisade.targets.training import check_moved, make_fitter
 
 transformers = pytest.importorskip("transformers")
@@ -57,35 +49,12 @@ def folder(request, tmp_path) -> Path:
     return tmp_path / "model"
 
 
-def network_of(folder: Path, rank: int | None = None) -> nn.Module:
-    network: nn.Module = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
-    if rank is not None:
-        network = adapt(network, rank)
-        for layer in network.modules():
-            if isinstance(layer, LowRank):
-                nn.init.normal_(layer.up.weight, std=0.1)
-    return network.double()
-
-
-@pytest.mark.parametrize("rank", [None, 2])
-def test_answers_are_the_library_s_and_dp_sgd_clips_every_document(folder, rank):
+def test_answers_are_those_of_the_library(folder):
     torch.manual_seed(0)
-    network, y = network_of(folder, rank), torch.randint(1, BYTE_TOKENS, (4, TEXT_LENGTH))
-    y[0, 5:], y[1, 9:] = -1, -1
-    x = torch.from_numpy(inputs_of(y.numpy()))
-    if rank is None:
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).double().eval()
-        torch.testing.assert_close(network(x), theirs(x).logits, rtol=1e-5, atol=1e-5)  # whose norms are float32
-    norms = []
-    for tokens in y:
-        own, alone = tokens[tokens >= 0][None], copy.deepcopy(network)
-        nn.functional.cross_entropy(alone(torch.from_numpy(inputs_of(own.numpy())))[0], own[0]).backward()
-        held = alone.named_parameters(remove_duplicate=False)  # a tied weight counts as often as the network holds it
-        norms.append(torch.cat([p.grad.flatten() for _, p in held if p.grad is not None]).norm())
-    engine, every = Engine(network, clipping=Flat(0.5)), torch.ones(4, dtype=torch.bool)
-    engine.attach()
-    record_losses(network(x), Batch(x, y, every, every)).sum().backward()
-    torch.testing.assert_close(engine.clip((4,), scale=1), torch.stack(norms), rtol=1e-5, atol=0)
+    network = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder)).double()
+    x = torch.randint(1, BYTE_TOKENS, (4, TEXT_LENGTH))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).double().eval()
+    torch.testing.assert_close(network(x), theirs(x).logits, rtol=1e-5, atol=1e-5)  # whose norms are float32
 
 
 @pytest.mark.parametrize("defense", ["none", "dp_sgd"])
