@@ -20,7 +20,7 @@ from palisade.data.labels import is_numbered, numbers_of_classes
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
-from palisade.data.sequences import Sequences
+from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.data.settings import instantiated, validated
 from palisade.data.split import Roles, Split
 from palisade.data.subwords import UnfittedSubwords
@@ -205,7 +205,13 @@ def _labels(
     if records.labels is not None:
         return records.labels, records.classes
     assert isinstance(preprocessing, Sequences) and isinstance(records.rows, np.ndarray)
-    return preprocessing.labels(records.rows), numbers_of_classes(preprocessing.vocabulary)
+    y = preprocessing.labels(records.rows)
+    if empty := int((y[:, 0] == NO_TOKEN).sum()):
+        raise ValueError(
+            f"data {records.name}: expected a token in each document; remove the {empty:,} of which data.tokens makes"
+            " none"
+        )
+    return y, numbers_of_classes(preprocessing.vocabulary)
 
 
 def _of(persons: Int64[np.ndarray, " records"] | None, chosen: Int64[np.ndarray, " part"]) -> Any:

@@ -22,10 +22,15 @@ from palisade.data.subwords import BYTES_TOKENS, TokensOfTexts, UnfittedSubwords
 from palisade.data.table_reader import ending_of, is_table_file, read_table
 from palisade.fields import CheckedFields, CountFromZero, nearest
 
+MAX_LETTER_BYTES = 4
+TORN_LETTER = "\N{REPLACEMENT CHARACTER}"
+"""Bytes that make no letter, as a decoder writes them."""
 DOCUMENT_PERSON = "document"
 """Value of `person` that makes a document what is protected, with all the pieces it is cut into."""
 Vocabulary = Annotated[int, Field(ge=300, le=2**20)]
-TEXT_PATTERN, LINES_ENDING = "*.txt", ".jsonl"
+TEXT_ENDING, LINES_ENDING = ".txt", ".jsonl"
+TEXT_ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark that some editors put before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +71,10 @@ class Documents(CheckedFields):
             ValueError: if a file cannot be read, lacks a column, or a document is empty.
         """
         texts, persons = self._documents()
-        if empty := sum(not text for text in texts):
+        if empty := [number for number, text in enumerate(texts, 1) if not text]:
             raise ValueError(
-                f"data.field={self.field}: expected a text in each document; remove the {empty:,} of {self.path} that"
-                " are empty"
+                f"data.field={self.field}: expected a text in each document; remove the {len(empty):,} of {self.path}"
+                f" that are empty, the first of them number {empty[0]:,}"
             )
         tokens = self._tokens()
         if self.person == DOCUMENT_PERSON:
@@ -124,41 +129,64 @@ class Documents(CheckedFields):
         return cells[self.field], None if column is None else cells[column]
 
     def _of_folder(self, folder: Path) -> list[str]:
-        files = sorted(folder.rglob(TEXT_PATTERN))
+        texts = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() == TEXT_ENDING and file.is_file()]
+        files = [file for file in texts if not file.name.startswith(".")]  # those are notes of editors and systems
         if not files:
             raise ValueError(f"data.path={self.path}: expected a folder of .txt files, and it holds none; add them")
+        return [self._text_of(file) for file in files]
+
+    def _text_of(self, file: Path) -> str:
         try:
-            return [file.read_text(encoding="utf-8") for file in files]
+            return file.read_text(encoding=TEXT_ENCODING)
         except UnicodeDecodeError as error:
-            raise ValueError(f"data.path={self.path}: expected UTF-8 ({error}); convert the files") from None
+            raise ValueError(
+                f"data.path={self.path}: expected UTF-8, and {file.name} is none at byte {error.start}; convert it"
+                " (iconv -t utf-8)"
+            ) from None
 
     def _of_lines(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
         cells: dict[str, list[str]] = {column: [] for column in columns}
         try:
-            with opened(path) as content, io.TextIOWrapper(content, "utf-8") as lines:
+            with opened(path) as content, io.TextIOWrapper(content, TEXT_ENCODING) as lines:
                 for number, line in enumerate(lines, 1):
-                    if not line.strip():
-                        continue
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"line {number} is no object")
-                    self._check_columns(columns, row)
-                    for column in columns:
-                        cells[column].append("" if row[column] is None else str(row[column]))
-        except (*READER_ERRORS, UnicodeDecodeError, json.JSONDecodeError) as error:
+                    if line.strip():
+                        self._add(cells, number, line)
+        except (*READER_ERRORS, UnicodeDecodeError) as error:
             raise ValueError(
-                f"data.path={self.path}: expected a line of JSON each ({error}); write it afresh"
+                f"data.path={self.path}: expected lines of JSON in UTF-8 ({error}); write it anew"
             ) from None
         if not cells[self.field]:
             raise ValueError(f"data.path={self.path}: expected documents, and it holds none; add some")
         return cells
+
+    def _add(self, cells: dict[str, list[str]], number: int, line: str) -> None:
+        """Adds the cells of a line of JSON."""
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"data.path={self.path}: line {number} is no JSON ({error}); correct it") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"data.path={self.path}: line {number} is no object; write {{…}} in each line")
+        self._check_columns(cells, row)
+        for column, values in cells.items():
+            if isinstance(row[column], list | dict) or (
+                column == self.field and not isinstance(row[column], str | None)
+            ):
+                raise ValueError(
+                    f"data.field={column}: expected a text in each document, and line {number} holds a"
+                    f" {type(row[column]).__name__}; correct it"
+                )
+            values.append("" if row[column] is None else str(row[column]))
 
     def _of_table(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
         if not is_table_file(path) or ending_of(path) == ".txt":
             raise ValueError(
                 f"data.path={self.path}: expected a folder of .txt files, or .jsonl, .csv, .tsv or .parquet; choose one"
             )
-        frame = read_table("data.path", self.path)
+        try:
+            frame = read_table("path", self.path)  # of which `data` has no settings that could be remedies
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"data.{error}") from None
         self._check_columns(columns, list(frame))
         return {column: frame[column].fillna("").astype(str).tolist() for column in columns}
 
@@ -171,10 +199,15 @@ class Documents(CheckedFields):
 
 
 def pieces(text: str, tokens: Sequences) -> list[str]:
-    """A document cut into texts of at most as many tokens as a record has; bytes that make no letter are marked."""
-    numbers = tokens.encode(text)
-    parts = (numbers[start : start + tokens.length] for start in range(0, len(numbers), tokens.length))
-    return [tokens.decode(part).decode("utf-8", "replace") for part in parts]
+    """A document cut between letters into texts of at most as many tokens as a record has."""
+    numbers, texts, start = tokens.encode(text), [], 0
+    while start < len(numbers):
+        ends = range(min(start + tokens.length, len(numbers)), start, -1)[:MAX_LETTER_BYTES]
+        parts = [tokens.decode(numbers[start:end]).decode("utf-8", "replace") for end in ends]
+        whole = next((place for place, part in enumerate(parts) if not part.endswith(TORN_LETTER)), 0)
+        texts.append(parts[whole])
+        start = ends[whole]
+    return texts
 
 
 def numbered(persons: Sequence[Any]) -> Int64[np.ndarray, " records"]:

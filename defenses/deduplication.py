@@ -85,10 +85,15 @@ class Deduplication(Composed):
             members = np.flatnonzero(row)
             if contents is None:
                 assert self.threshold is not None
-                left[members[unlike(dataset.x[split.pool[members]], self.threshold)]] = True
+                left[members[unlike(_content(dataset, split.pool[members]), self.threshold)]] = True
             else:
                 left[members[np.unique(contents[members], return_index=True)[1]]] = True
         return distinct
+
+
+def _content(dataset: Dataset, records: Int64[ndarray, " some"]) -> Real[ndarray, "some ..."]:
+    """Inputs, or the tokens of documents, each plus one: 0 is behind the last one, whatever their number."""
+    return dataset.y[records] + 1 if dataset.positional else dataset.x[records]
 
 
 def first_alike(dataset: Dataset, split: Split) -> Int64[ndarray, " pool"]:

@@ -93,7 +93,7 @@ class BestWeights(pl.Callback):
     """
 
     def __init__(self, patience: int, fitter: Fitter, split: Split) -> None:
-        self.patience, self.stacked = patience, len(fitter.models) > 1
+        self.patience, self.stacked, self.classes = patience, len(fitter.models) > 1, len(fitter.dataset.classes)
         self.x = sent(fitter.dataset.x[split.validation], fitter.device)
         self.y = sent(fitter.dataset.y[split.validation], fitter.device)
         self.lowest = torch.full([len(fitter.models)], torch.inf)
@@ -132,7 +132,7 @@ class BestWeights(pl.Callback):
         network.eval()
         models, total = len(self.lowest), torch.zeros(len(self.lowest), device=self.x.device)
         with torch.no_grad():
-            at_once = records_at_once(self.x.shape, self.y.ndim > 1)
+            at_once = records_at_once(self.x.shape, self.y.ndim > 1, self.classes)
             for x, y in zip(*(torch.split(part, at_once) for part in (self.x, self.y)), strict=True):
                 logits = network(x.expand(models, *x.shape)) if self.stacked else network(x).unsqueeze(0)
                 y, every = y.expand(models, *y.shape), torch.ones(models, len(y), dtype=torch.bool, device=y.device)

@@ -81,7 +81,8 @@ class RareRemoval(Composed):
         """Loss of every pool record under the weights that training begins with."""
         network = fitter.initial_network(0).to(fitter.device).eval()
         x, y = fitter.dataset.x[split.pool], fitter.dataset.y[split.pool]
-        at_once, losses = records_at_once(x.shape, fitter.dataset.positional), []
+        classes, losses = len(fitter.dataset.classes), []
+        at_once = records_at_once(x.shape, fitter.dataset.positional, classes)
         with torch.inference_mode():
             for start in range(0, len(x), at_once):
                 part = slice(start, start + at_once)

@@ -8,13 +8,14 @@ from typing import Any
 
 from palisade.data.settings import place
 from palisade.targets.checkpoints import weights_path
-from palisade.targets.digests import digest
+from palisade.targets.digests import content_digest
 
 BASE_KEY, PATH_KEY = "base", "path"
 """Settings of a network that name places: the folder of a base, and what the network itself is read from."""
 BASE_FILE = "model.safetensors"
 """Weights in a folder that is no run."""
-SHARDS_PATTERN = "*.safetensors"
+MODEL_FILES = ("config.json", "*.safetensors")
+"""Files of a model of Hugging Face's form that decide what it is."""
 
 
 def base_weights(folder: str) -> Path:
@@ -51,11 +52,11 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
     if (rank := (network.get("lora") or {}).get("rank")) is not None:
         settings["lora"] = {"rank": rank}
     if (base := network.get(BASE_KEY)) is not None:
-        settings[BASE_KEY] = digest(base_weights(base))
+        settings[BASE_KEY] = content_digest(base_weights(base))
     if (folder := network.get(PATH_KEY)) is not None:
         path = place(f"network.{PATH_KEY}", folder)
-        files = [path] if path.is_file() else sorted((*path.glob("*.json"), *path.glob(SHARDS_PATTERN)))
-        settings[PATH_KEY] = [digest(file) for file in files]
+        files = [path] if path.is_file() else sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
+        settings[PATH_KEY] = [content_digest(file) for file in files]
     return settings
 
 

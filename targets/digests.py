@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,24 @@ def digest(path: Path) -> str:
     value = _hashed(path.read_bytes())
     _store(path, state, value)
     return value
+
+
+def content_digest(path: Path) -> str:
+    """BLAKE2b digest of any file, in hex; nothing is written beside it, and a process reads it once while it stays.
+
+    Args:
+        path: of the file, which may be a user's own.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    return _read_once(path, *_state(path).values())
+
+
+@lru_cache(maxsize=64)
+def _read_once(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.blake2b).hexdigest()
 
 
 def write_weights(path: Path, content: bytes) -> None:

@@ -33,13 +33,21 @@ from palisade.targets.tracking import Follows
 
 PREDICTION_BATCH = 4096
 PREDICTION_TOKENS = 8192
-"""Tokens of documents that are predicted together: each answer about one of them is as long as the vocabulary."""
+"""Tokens of documents that are predicted together, at most."""
+PREDICTION_NUMBERS = 2**24
+"""Numbers in their answers, at most: each answer about a token is as long as the vocabulary."""
 State = dict[str, Tensor]
 
 
-def records_at_once(shape: Sequence[int], positional: bool) -> int:
-    """Records whose answers are computed together; of documents fewer, since each has an answer at every position."""
-    return max(1, PREDICTION_TOKENS // shape[1]) if positional else PREDICTION_BATCH
+def records_at_once(shape: Sequence[int], positional: bool, classes: int) -> int:
+    """Records whose answers are computed together; of documents fewer, since each has an answer at every position.
+
+    Args:
+        shape: of all records.
+        positional: whether they are documents.
+        classes: numbers in an answer.
+    """
+    return max(1, min(PREDICTION_TOKENS, PREDICTION_NUMBERS // classes) // shape[1]) if positional else PREDICTION_BATCH
 
 
 class Snapshots(pl.Callback):
@@ -114,7 +122,9 @@ class Fleet:
         """
         if y.ndim == 1:
             return self.predict(x)
-        at_once = records_at_once(x.shape, positional=True)
+        with torch.inference_mode():
+            classes = self.network.to(self.device).eval()(sent(x[:1], self.device)).shape[-1]
+        at_once = records_at_once(x.shape, positional=True, classes=classes)
         tokens = [torch.from_numpy(y[start : start + at_once]).to(self.device) for start in range(0, len(y), at_once)]
         return np.stack(
             [

@@ -15,8 +15,9 @@ from palisade.data.settings import place
 from palisade.targets.transformer import positions_of
 
 CONFIG_FILE, WEIGHTS_PATTERN = "config.json", "*.safetensors"
-CODE_KEY = "auto_map"
-"""Key of a configuration that names code in the folder, which is never run."""
+CODE_KEY, QUANTIZED_KEY = "auto_map", "quantization_config"
+"""Keys of a configuration that name code in the folder, which is never run, and weights that are none by themselves."""
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 class HuggingFaceModel(nn.Module):
@@ -53,10 +54,15 @@ class HuggingFaceModel(nn.Module):
         config.use_cache, config._attn_implementation = False, "eager"
         make = transformers.AutoModelForCausalLM
         if any(folder.glob(WEIGHTS_PATTERN)):
-            model = make.from_pretrained(
+            model, loading = make.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32,
+                dtype=torch.float32, output_loading_info=True,
             )  # fmt: skip
+            if missing := sorted(loading["missing_keys"]):
+                raise ValueError(
+                    f"network.path={path}: expected all weights of the model, and {missing[0]} is in no file; save the"
+                    " model there anew"
+                )
         else:
             model = make.from_config(config, trust_remote_code=False).float()
         self.model = plain(model).train()
@@ -83,7 +89,21 @@ def checked_folder(path: Any) -> Path:
             f"network.path={path}: expected a local folder with {CONFIG_FILE}, since nothing is downloaded; save the"
             " model there first"
         )
-    content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"network.path={path}: expected JSON in {CONFIG_FILE} ({error}); get it anew") from None
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_ENDINGS)
+    if pickles and not any(folder.glob(WEIGHTS_PATTERN)):
+        raise ValueError(
+            f"network.path={path}: expected weights as safetensors, and {pickles[0]} is a pickle, which may run code;"
+            " convert it first"
+        )
+    if QUANTIZED_KEY in content:
+        raise ValueError(
+            f"network.path={path}: expected plain weights ({QUANTIZED_KEY} in {CONFIG_FILE}); choose a model that is"
+            " not quantized"
+        )
     if CODE_KEY in content:
         raise ValueError(
             f"network.path={path}: expected a model without code of its own ({CODE_KEY} in {CONFIG_FILE}), which would"

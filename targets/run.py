@@ -21,6 +21,7 @@ from jaxtyping import Bool
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
+from palisade.data.subwords import BYTES_TOKENS, PAIRS_TOKENS
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.base_model import content_of, has_base, in_full
 from palisade.targets.checkpoints import checkpoint_epochs_of, discard_partly_written, weights_path
@@ -38,8 +39,10 @@ extend the same run, and so does the share that audits guess, which is fixed wit
 OTHER_VERSION = "was trained by another version, which trains other models; remove the folder, and train it again"
 PLACE_KEYS = ("root", "path", "schema")
 """Settings of where data lies, which decide nothing: their content is hashed instead."""
-SLICES_KEY = "slices"
-"""The key of data that decides only how results are read."""
+TOKENS_KEY = "tokens"
+"""The key of documents that may name a place, whose content is hashed as well."""
+READING_KEYS = ("slices", "paraphrases")
+"""Keys of data that decide only how results are read, or what attackers know."""
 LOCK_FILE, READERS_FILE = ".lock", ".readers"
 
 
@@ -339,7 +342,8 @@ def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     settings = {key: config[key] for key in decisive(config)}
     if has_base(config["network"]):
         settings["network"] = content_of(config["network"])
-    settings["data"] = {key: value for key, value in config["data"].items() if key not in (*PLACE_KEYS, SLICES_KEY)}
+    left_out = (*PLACE_KEYS, TOKENS_KEY, *READING_KEYS)
+    settings["data"] = {key: value for key, value in config["data"].items() if key not in left_out}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
@@ -351,7 +355,8 @@ def decisive(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def absolute(key: str, value: Any) -> Any:
     """Places in full, so that a run finds its data from any folder."""
-    return str(Path(value).resolve()) if key in PLACE_KEYS and value is not None else value
+    named = key in PLACE_KEYS or (key == TOKENS_KEY and value not in (BYTES_TOKENS, PAIRS_TOKENS))
+    return str(Path(value).expanduser().resolve()) if named and value is not None else value
 
 
 def canonical(value: Any) -> Any:

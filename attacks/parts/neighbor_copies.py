@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -19,7 +21,8 @@ def neighbor_copies(
 ) -> Int[np.ndarray, "copies records tokens"]:
     """Copies of each text with a tenth of its tokens, at least one, replaced by draws from a law of single tokens.
 
-    Draws need no other model, and are the same for all models of a fleet.
+    Draws need no other model, and are the same for all models of a fleet. They follow from the text itself: neither
+    padding nor the company of other texts plays a part.
 
     Args:
         x: token numbers.
@@ -34,11 +37,14 @@ def neighbor_copies(
         raise ValueError(
             f"law: expected probabilities that sum to 1, not to {law.sum():g}; divide counts of tokens by their sum"
         )
-    rng = np.random.default_rng(seed)
-    count = np.maximum(1, np.round(REPLACED_SHARE * mask.sum(axis=1)).astype(int))
+    reached = np.cumsum(law)
+    reached /= reached[-1]
     copies = np.repeat(x[None], COPY_COUNT, axis=0)
-    for copy in copies:
-        place = np.argsort(np.argsort(np.where(mask, rng.random(x.shape), np.inf), axis=1), axis=1)
-        replaced = place < count[:, None]
-        copy[replaced] = rng.choice(len(law), size=int(replaced.sum()), p=law)
+    for record, length in enumerate(mask.sum(axis=1)):
+        own = x[record, :length].astype(np.int64)
+        rng = np.random.default_rng([seed, zlib.crc32(own.tobytes())])
+        count = max(1, round(REPLACED_SHARE * length))
+        places = rng.random((COPY_COUNT, length)).argsort(axis=1)[:, :count]
+        drawn = np.searchsorted(reached, rng.random((COPY_COUNT, count)), side="right")
+        np.put_along_axis(copies[:, record], places, drawn, axis=1)
     return copies

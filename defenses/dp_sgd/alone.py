@@ -118,21 +118,19 @@ class Alone(ClippedSum):
         """Clips and adds; units whose gradient is not finite count as zero."""
         with full_precision():
             flat = [gradient.reshape(len(gradient), -1) for gradient in gradients]
-            norms = [torch.linalg.vector_norm(each, dim=1) for each in flat]
-            times = [self.names[parameter] for parameter in self.parameters]
-            of_parameters = torch.stack([n * norm.square() for n, norm in zip(times, norms, strict=True)])
+            of_parameters = torch.stack([torch.linalg.vector_norm(each, dim=1).square() for each in flat])
             squares = of_parameters.new_zeros(int(self.layer.max()) + 1, len(flat[0]))
             squares = squares.index_add(0, self.layer.to(squares.device), of_parameters)
             finite = squares.sum(0).isfinite()
             squares = squares.where(finite, 0)
-            whole, factors = self.factors(squares)
+            norms, factors = self.factors(squares)
             by_layer = factors.expand(len(squares), -1) if factors.ndim == 1 else factors
             part: dict[nn.Parameter, Tensor] = {}
             for parameter, each, layer in zip(self.parameters, flat, self.layer.tolist(), strict=True):
                 finite_gradients = each if finite.all() else each.where(finite.unsqueeze(1), 0)
                 part[parameter] = (by_layer[layer] @ finite_gradients).view_as(parameter)
             self.add(part)
-        return whole
+        return norms
 
 
 class Functional(Alone):

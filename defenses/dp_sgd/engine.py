@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from palisade.defenses.dp_sgd.gradients import ClippedSum, Refused
 from palisade.defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
 from palisade.defenses.dp_sgd.layers.dense import dense_gradients
 from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
-from palisade.defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
 from palisade.defenses.dp_sgd.layers.tied import tied_gradients
 from palisade.defenses.dp_sgd.precision import HALF_TYPES, full_precision
 
@@ -337,7 +335,6 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     Raises:
         LayerError: naming the first layer whose per-record gradient is unknown.
     """
-    names = Counter(parameter for _, parameter in network.named_parameters(remove_duplicate=False))
     owners: dict[nn.Parameter, _Layer] = {}
     layers: list[_Layer] = []
     for name, module in network.named_modules():
@@ -356,7 +353,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
         layer = _Layer(
             title=title,
             modules=(module,),
-            gradients=functools.partial(_counted, module, known, names[parameters[0]]),
+            gradients=functools.partial(_single, module, known),
             tapes=[([], [])],
         )
         shared = [parameter for parameter in parameters if parameter in owners]
@@ -368,7 +365,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
             layer = _Layer(
                 title=f"{other.title} and {title}",
                 modules=tuple(pair),
-                gradients=functools.partial(_tied, pair[0], pair[1], names[shared[0]]),
+                gradients=functools.partial(_tied, pair[0], pair[1]),
                 tapes=[([], []), ([], [])],
             )
             layers.remove(other)
@@ -377,25 +374,16 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     yield from layers
 
 
-def _counted(
-    module: nn.Module, known: Callable[[nn.Module, Tape], Gradients], names: int, tapes: Sequence[Tape]
-) -> Gradients:
-    """Gradients of one layer, whose parameters count as often as the network holds them."""
-    squares, sums = known(module, tapes[0])
-    return (squares if names == 1 else names * squares), sums
+def _single(module: nn.Module, known: Callable[[nn.Module, Tape], Gradients], tapes: Sequence[Tape]) -> Gradients:
+    """Gradients of one layer."""
+    return known(module, tapes[0])
 
 
-def _tied(embedding: Any, linear: Any, names: int, tapes: Sequence[Tape]) -> Gradients:
+def _tied(embedding: Any, linear: Any, tapes: Sequence[Tape]) -> Gradients:
     """Gradients of an embedding and an output layer with one weight, or of the only one that the loss reaches."""
     looked_up, projected = tapes
     if not projected[1]:
-        squares, sums = embedding_gradients(embedding, looked_up)
-        return names * squares, sums
-    if looked_up[1]:
-        squares, sums = tied_gradients(embedding, linear, looked_up, projected)
-    else:
-        squares, sums = dense_gradients(linear, projected)
-    once: Tensor | float = 0.0  # the bias has one name
-    if learning(linear.bias) is not None:
-        once = squared_norms(joined_positions(projected[1], records=1).sum(-2))
-    return names * squares - (names - 1) * once, sums
+        return embedding_gradients(embedding, looked_up)
+    if not looked_up[1]:
+        return dense_gradients(linear, projected)
+    return tied_gradients(embedding, linear, looked_up, projected)

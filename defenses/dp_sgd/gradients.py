@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -24,8 +23,7 @@ class ClippedSum:
     """Adds up clipped gradients of a step's records until they are taken.
 
     One record moves the sum by at most C, which is what the noise is measured against. A parameter that the network
-    holds under several names counts once for each in a gradient's norm: it is `state_dict`, which leaves the building,
-    that moves by at most C.
+    holds under several names is one: it gets one noise, and a copy of what was released says nothing more.
 
     Args:
         network: whose trainable parameters are meant.
@@ -40,8 +38,6 @@ class ClippedSum:
         if not self.parameters:
             raise ValueError(f"{type(network).__name__} has no trainable parameter; unfreeze a layer")
         self.clipping = clipping
-        self.names = Counter(parameter for _, parameter in network.named_parameters(remove_duplicate=False))
-        """Under how many names the network holds a parameter."""
         self._sums: dict[nn.Parameter, Tensor] = {}
 
     def attach(self) -> None:

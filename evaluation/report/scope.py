@@ -13,7 +13,8 @@ import numpy as np
 
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.result import REPORTED_FPRS, TRAIN_ACCURACY, UNSCORED_SHARE, Result, Row, chance_at, null_at
-from palisade.targets.run import PLACE_KEYS
+from palisade.targets.base_model import BASE_KEY, PATH_KEY
+from palisade.targets.run import PLACE_KEYS, TOKENS_KEY
 
 INTERNAL_SCOPE, PUBLIC_SCOPE = "internal", "public"
 SCOPE_NOTES: Mapping[str, str] = {
@@ -40,7 +41,12 @@ MIN_GROUP_RECORDS = 100
 PUBLISHED_DIGITS = 3
 ROC_START_FPRS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
 """FPRs at which a published ROC may begin: one false positive would disclose how many non-members a model has."""
-PRIVATE_KEYS = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACE_KEYS))
+PRIVATE_PLACES = {"data": (*PLACE_KEYS, TOKENS_KEY), "network": (BASE_KEY, PATH_KEY)}
+"""Settings of groups that name places."""
+PRIVATE_KEYS = (
+    *("runs", "root", "reports", "released", "hydra.searchpath"),
+    *(f"{group}.{key}" for group, keys in PRIVATE_PLACES.items() for key in keys),
+)
 """Keys of a command that name places, or runs by a hash of their data."""
 
 
@@ -84,7 +90,10 @@ def public_command(command: str) -> str:
 
 
 def _published(result: Result, folder: str) -> Result:
-    data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACE_KEYS}
+    without_places = {
+        group: {key: value for key, value in result.config.get(group, {}).items() if key not in keys}
+        for group, keys in PRIVATE_PLACES.items()
+    }
     sizes = _sizes(result)
     large = {"all", *(group for group, size in sizes.items() if size >= MIN_GROUP_RECORDS * result.models)}
     rows = [
@@ -99,7 +108,7 @@ def _published(result: Result, folder: str) -> Result:
         statement=result.statement.leaving_out(NOT_COVERED if private else None),
         run=folder + result.run.removeprefix(Path(result.folder).name),
         folder=folder,
-        config={**result.config, "data": data},
+        config={**result.config, **without_places},
         rows=[_rounded(row, result, sizes.get(row.group)) for row in rows],
         roc={attack: _resampled(*curve) for attack, curve in result.roc.items()},
         audit=_floored(result.audit),

@@ -21,7 +21,7 @@ SIGNALS_SUFFIX = ".signals.npy"
 """Ending of the files of signals, beside those of the answers that they follow from."""
 MODELS_AT_ONCE = 8
 """Models whose weights are in memory together while they are asked."""
-SIGNALS_VERSION = 4
+SIGNALS_VERSION = 5
 """Part of the key of stored signals; raised when a change makes the same models give others."""
 
 

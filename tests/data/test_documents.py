@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palisade.data.dataset import prepare
-from palisade.data.documents import Documents
+from palisade.data.documents import Documents, pieces
 from palisade.data.preprocessing import from_json
 from palisade.data.sequences import BEGIN_TOKEN, NO_TOKEN, ByteTokens
 from palisade.data.split import Roles
@@ -75,6 +75,63 @@ def test_pieces_of_a_document_share_its_fate(tmp_path):
     records = source.load()
     assert [len(text) for text in records.rows] == [10, 10, 5, 10, 1]
     assert records.persons.tolist() == [0, 0, 0, 1, 2] and source.read_origins().person(4) == "3"
+
+
+@given(text=st.text(min_size=1, max_size=40), length=st.integers(4, 9))
+def test_documents_are_cut_between_letters(text, length):
+    cut = pieces(text, ByteTokens(length=length))
+    assert "".join(cut) == text.encode("utf-8", "replace").decode() or "\N{REPLACEMENT CHARACTER}" in text
+    assert all(len(piece.encode("utf-8", "replace")) <= length for piece in cut) or "\N{REPLACEMENT CHARACTER}" in text
+
+
+def test_what_editors_and_systems_leave_in_a_folder_is_no_text(tmp_path):
+    (tmp_path / "one.TXT").write_bytes(b"\xef\xbb\xbfone\r\n")  # a mark of UTF-8, and lines as Windows ends them
+    (tmp_path / "._one.txt").write_bytes(b"\x00\xff")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "two.txt").write_text("two")
+    assert sorted(Documents(path=tmp_path).load().rows) == ["one\n", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'{"text": "a"}\n{"text": 5}',
+            r"^data.field=text: expected a text in each document, and line 2 holds a int; ",
+        ),
+        (b'{"text": ["a"]}', r"^data.field=text: expected a text in each document, and line 1 holds a list; "),
+        (b'{"text": "a"}\n[1]', r"^data.path=.*: line 2 is no object; "),
+        (b'{"text": "a"}\n\n{"text": ', r"^data.path=.*: line 3 is no JSON \("),
+        (b'{"text": "a"}\n{"body": "b"}', r"^data.field=text: expected a column of .*; choose one of body"),
+        (b'{"text": "a"}\n{"text": null}', r"^data.field=text: .*; remove the 1 of .* that are empty, .* number 2$"),
+        ('{"text": "ü"}'.encode("latin-1"), r"^data.path=.*: expected lines of JSON in UTF-8 "),
+        (b"", r"^data.path=.*: expected documents, and it holds none; "),
+    ],
+)
+def test_lines_that_are_no_documents_are_named(tmp_path, content, message):
+    (tmp_path / "own.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        Documents(path=tmp_path / "own.jsonl").load()
+    assert "\n" not in str(error.value)
+
+
+def test_remedies_are_settings_that_documents_have(tmp_path):
+    (tmp_path / "own.csv").write_bytes("text\nGrüße aus der alten Stadt\nnoch ein Stück\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"^data.path=.*: utf-8.* is not how it is written.*; convert it \(iconv "):
+        Documents(path=tmp_path / "own.csv").load()
+    (tmp_path / "own.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"^data.path=.*: expected UTF-8, and own.txt is none at byte 0; convert it "):
+        Documents(path=tmp_path).load()
+
+
+def test_documents_without_a_token_are_refused(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ["word", " ", "word word"]))
+    with pytest.raises(ValueError, match=r"^data own: expected a token in each document; remove the 1 of which "):
+        prepare(Documents(path=tmp_path / "own.jsonl", tokens=tmp_path, length=4), Roles(pool=0.5), seed=0)
 
 
 @pytest.mark.parametrize("reference", [0, 0.4])

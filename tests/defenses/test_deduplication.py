@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.data.dataset import Dataset
+from palisade.data.sequences import NO_TOKEN
 from palisade.data.split import Split
-from palisade.defenses.deduplication import RECORDS_PER_BLOCK, Deduplication, unlike
+from palisade.defenses.deduplication import RECORDS_PER_BLOCK, Deduplication, _content, unlike
 from palisade.defenses.l2 import L2
 from palisade.defenses.none import NoDefense
 from palisade.targets.statement import Statement
@@ -187,3 +189,11 @@ def test_similar_texts_go_in_order(threshold: float, monkeypatch: pytest.MonkeyP
         if all(len(own & other) / len(own | other) < threshold for other in (runs(x[k]) for k in expected)):
             expected.append(number)
     assert unlike(x, threshold).tolist() == expected and 1 < len(expected) < 40
+
+
+def test_padding_of_documents_is_no_likeness_whatever_number_pads() -> None:
+    """Of a tokenizer, another number than 0 begins documents and pads inputs, and 0 is a token."""
+    y = np.full((3, 40), NO_TOKEN)
+    y[0, :2], y[1, :2], y[2, :2] = (0, 0), (5, 6), (5, 6)
+    data = SimpleNamespace(positional=True, y=y, x=np.where(y == NO_TOKEN, 7, y))
+    assert unlike(_content(data, np.arange(3)), 0.8).tolist() == [0, 1]

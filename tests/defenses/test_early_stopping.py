@@ -123,7 +123,7 @@ def test_strength_and_roles_follow_the_mode():
 
 def stopper(network: nn.Module):
     """Early stopping of one model whose weights a test changes by hand."""
-    dataset = SimpleNamespace(x=np.ones((3, 2), dtype=np.float32), y=np.zeros(3, dtype=np.int64))
+    dataset = SimpleNamespace(x=np.ones((3, 2), dtype=np.float32), y=np.zeros(3, dtype=np.int64), classes="ab")
     fitter = SimpleNamespace(models=[0], dataset=dataset, device=CPU)
     callback = BestWeights(1, fitter, SimpleNamespace(validation=np.arange(3)))
     return callback, SimpleNamespace(should_stop=False), SimpleNamespace(network=network.train())

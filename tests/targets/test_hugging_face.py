@@ -3,27 +3,25 @@ DP-SGD, without a network and without code of the folder."""
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import save_file
 
 from palisade.data.dataset import from_config
-from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
 from palisade.data.sequences import inputs_of
 from palisade.data.split import Membership
-from palisade.defenses.dp_sgd.clipping import Flat
-from palisade.defenses.dp_sgd.engine import Engine
+from palisade.targets import fleet as fleet_module
+from palisade.targets.base_model import content_of
+from palisade.targets.fleet import Fleet
 from palisade.targets.hugging_face import HuggingFaceModel
-from palisade.targets.low_rank import LowRank, adapt
-from palisade.targets.record_loss import record_losses
 from palisade.targets.training import check_moved, make_fitter
 
 transformers = pytest.importorskip("transformers")
@@ -57,35 +55,12 @@ def folder(request, tmp_path) -> Path:
     return tmp_path / "model"
 
 
-def network_of(folder: Path, rank: int | None = None) -> nn.Module:
-    network: nn.Module = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
-    if rank is not None:
-        network = adapt(network, rank)
-        for layer in network.modules():
-            if isinstance(layer, LowRank):
-                nn.init.normal_(layer.up.weight, std=0.1)
-    return network.double()
-
-
-@pytest.mark.parametrize("rank", [None, 2])
-def test_answers_are_the_library_s_and_dp_sgd_clips_every_document(folder, rank):
+def test_answers_are_those_of_the_library(folder):
     torch.manual_seed(0)
-    network, y = network_of(folder, rank), torch.randint(1, BYTE_TOKENS, (4, TEXT_LENGTH))
-    y[0, 5:], y[1, 9:] = -1, -1
-    x = torch.from_numpy(inputs_of(y.numpy()))
-    if rank is None:
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).double().eval()
-        torch.testing.assert_close(network(x), theirs(x).logits, rtol=1e-5, atol=1e-5)  # whose norms are float32
-    norms = []
-    for tokens in y:
-        own, alone = tokens[tokens >= 0][None], copy.deepcopy(network)
-        nn.functional.cross_entropy(alone(torch.from_numpy(inputs_of(own.numpy())))[0], own[0]).backward()
-        held = alone.named_parameters(remove_duplicate=False)  # a tied weight counts as often as the network holds it
-        norms.append(torch.cat([p.grad.flatten() for _, p in held if p.grad is not None]).norm())
-    engine, every = Engine(network, clipping=Flat(0.5)), torch.ones(4, dtype=torch.bool)
-    engine.attach()
-    record_losses(network(x), Batch(x, y, every, every)).sum().backward()
-    torch.testing.assert_close(engine.clip((4,), scale=1), torch.stack(norms), rtol=1e-5, atol=0)
+    network = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder)).double()
+    x = torch.randint(1, BYTE_TOKENS, (4, TEXT_LENGTH))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).double().eval()
+    torch.testing.assert_close(network(x), theirs(x).logits, rtol=1e-5, atol=1e-5)  # whose norms are float32
 
 
 @pytest.mark.parametrize("defense", ["none", "dp_sgd"])
@@ -118,6 +93,55 @@ def test_names_of_a_hub_and_code_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match=r"^network.path=.*: expected a model without code of its own "):
         HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(tmp_path))
     assert time.monotonic() - started < 1
+
+
+def refuse(folder: Path, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^network.path=.*: {message}") as error:
+        HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_would_not_be_those_of_the_model_are_refused(tmp_path):
+    MODEL_CONFIGURATIONS["gpt2"]().save_pretrained(tmp_path)
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    refuse(tmp_path, "expected weights as safetensors, and pytorch_model.bin is a pickle, ")
+    save_file(
+        {"transformer.wpe.weight": torch.zeros(16, 16)}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+    refuse(tmp_path, "expected all weights of the model, and lm_head.weight is in no file; ")
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | {"quantization_config": {"load_in_4bit": True}}))
+    refuse(tmp_path, "expected plain weights ")
+    (tmp_path / "config.json").write_text("{")
+    refuse(tmp_path, "expected JSON in config.json ")
+
+
+def test_a_folder_stays_as_it_is_and_decides_by_its_content(folder, tmp_path):
+    (folder / "notes.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    content = content_of({"path": str(folder)})
+    folder.rename(tmp_path / "elsewhere")
+    assert content_of({"path": str(tmp_path / "elsewhere")}) == content
+    assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
+    (tmp_path / "elsewhere" / "config.json").write_text(before["config.json"].decode() + " ")
+    assert content_of({"path": str(tmp_path / "elsewhere")}) != content
+
+
+@pytest.mark.parametrize("company", [0, 5])
+def test_padding_company_and_batch_size_change_no_answer(folder, monkeypatch, company):
+    torch.manual_seed(0)
+    network = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
+    torch.nn.init.normal_(network.model.get_output_embeddings().weight)
+    fleet = Fleet(network, [network.state_dict()])
+    y = np.random.default_rng(company).integers(1, BYTE_TOKENS, (2 + company, TEXT_LENGTH))
+    y[0, 5:], y[1, 1:] = -1, -1
+    alone = [fleet.answers(inputs_of(row[None, row >= 0]), row[None, row >= 0])[0, 0] for row in y]
+    for tokens_at_once in (1, 10**6):
+        monkeypatch.setattr(fleet_module, "PREDICTION_TOKENS", tokens_at_once)
+        for own, row in zip(fleet.answers(inputs_of(y), y)[0], alone, strict=True):
+            for name in ("log_probability", "mean", "variance"):
+                np.testing.assert_allclose(own[name][: len(row)], row[name], rtol=1e-6, atol=1e-6)
+            assert (own["greedy"][: len(row)] == row["greedy"]).all()
 
 
 def test_vocabulary_and_length_must_fit(tmp_path):

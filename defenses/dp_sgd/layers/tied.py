@@ -10,13 +10,16 @@ from palisade.defenses.dp_sgd.layers.dense import dense_gradients
 from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
 from palisade.defenses.dp_sgd.layers.tape import GRAM_ROUNDING_ULPS, Gradients, Tape, joined_positions, learning
 
+MAX_DOUBLED_ELEMENTS = 2**24
+"""Output gradients of the output layer that are held in double precision together."""
+
 
 def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: Tape, linear_tape: Tape) -> Gradients:
     """The joint gradients of a language model's tied embeddings, of single models alone, not of stacks.
 
     The gradient of the shared weight is the sum of what each layer contributes, g = g_E + g_H, so that
     ‖g‖² = ‖g_E‖² + ‖g_H‖² + 2⟨g_E, g_H⟩. Clipping the parts by their own norms would let a record move the weight by
-    more than C where they agree.
+    more than C where they agree; where they cancel, single precision would hide what is left.
 
     Args:
         embedding: looks rows of the weight up; places of its padding index have no gradient.
@@ -29,8 +32,37 @@ def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: T
     """
     weight = learning(embedding.weight)
     assert weight is not None and weight is linear.weight
-    squares_embedding, sums_embedding = embedding_gradients(embedding, embedding_tape)
-    squares_linear, sums_linear = dense_gradients(linear, linear_tape)
+    outer = linear_tape[1][0]
+    at_once = max(1, MAX_DOUBLED_ELEMENTS // max(1, sum(delta[:1].numel() for delta in linear_tape[1])))
+    parts = [slice(start, start + at_once) for start in range(0, len(outer), at_once)] or [slice(0)]
+    squares = [
+        _squares(embedding, linear, _doubled(embedding_tape, part), _doubled(linear_tape, part)) for part in parts
+    ]
+    _, sums_embedding = embedding_gradients(embedding, embedding_tape)
+    _, sums_linear = dense_gradients(linear, linear_tape)
+
+    def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
+        result = sums_linear(weights)
+        result[weight] = sums_embedding(weights)[weight].add_(result[weight])
+        return result
+
+    return torch.cat(squares).to(outer.dtype), sums
+
+
+def _doubled(tape: Tape, records: slice) -> Tape:
+    """Some records of a tape in double precision; tokens stay whole numbers."""
+    activations, deltas = ([call[records] for call in calls] for calls in tape)
+    return [call.double() if call.is_floating_point() else call for call in activations], [
+        call.double() for call in deltas
+    ]
+
+
+def _squares(
+    embedding: nn.Embedding, linear: nn.Linear, embedding_tape: Tape, linear_tape: Tape
+) -> Float[Tensor, " batch"]:
+    """Squared norms of tapes in double precision."""
+    squares_embedding, _ = embedding_gradients(embedding, embedding_tape)
+    squares_linear, _ = dense_gradients(linear, linear_tape)
     tokens = joined_positions([call.unsqueeze(-1) for call in embedding_tape[0]], records=1).squeeze(-1).long()
     outer_embedding = joined_positions(embedding_tape[1], records=1)
     if embedding.padding_idx is not None:
@@ -39,14 +71,7 @@ def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: T
     squares = squares_embedding + squares_linear + 2 * _product(tokens, outer_embedding, inner, outer)
     # Where the parts cancel, rounding hides a norm that clipping must see: its bound is added, not left out.
     reach = outer_embedding.norm(dim=-1).sum(-1) + (inner.norm(dim=-1) * outer.norm(dim=-1)).sum(-1)
-    squares = squares.clamp(min=0) + GRAM_ROUNDING_ULPS * torch.finfo(squares.dtype).eps * reach.square()
-
-    def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
-        result = sums_linear(weights)
-        result[weight] = sums_embedding(weights)[weight].add_(result[weight])
-        return result
-
-    return squares, sums
+    return squares.clamp(min=0) + GRAM_ROUNDING_ULPS * torch.finfo(squares.dtype).eps * reach.square()
 
 
 def _product(

@@ -24,3 +24,12 @@ def test_a_tenth_of_the_tokens_is_replaced_and_at_least_one() -> None:
     assert (copies != neighbor_copies(np.full((5, 40), 3), mask, TOKEN_LAW, seed=1)).any()
     with pytest.raises(ValueError, match=r"law: expected probabilities that sum to 1, not to 2"):
         neighbor_copies(np.full((5, 40), 3), mask, 2 * TOKEN_LAW)
+
+
+def test_padding_and_company_change_no_copy() -> None:
+    rng = np.random.default_rng(0)
+    x, lengths = rng.integers(1, 3, (6, 12)), rng.integers(1, 13, 6)
+    copies = neighbor_copies(x, np.arange(12) < lengths[:, None], TOKEN_LAW)
+    for record, length in enumerate(lengths):
+        alone = neighbor_copies(x[[record], :length], np.ones((1, length), dtype=bool), TOKEN_LAW)
+        np.testing.assert_array_equal(copies[:, record, :length], alone[:, 0])

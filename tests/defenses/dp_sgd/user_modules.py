@@ -370,8 +370,6 @@ def sensitivity(
 def looped(module: pl.LightningModule, data: Any, clip: float, collate: Any = None) -> Tensor:
     """The sum of clipped gradients by a loop over records, with plain autograd; −1 times that is an update."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    named = [p for _, p in module.named_parameters(remove_duplicate=False)]
-    weights = torch.cat([torch.full((p.numel(),), sum(p is each for each in named)) for p in parameters])
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64)
     for batch in DataLoader(data, batch_size=1, collate_fn=collate):
         gradients = torch.autograd.grad(module.training_step(batch, 0), parameters, allow_unused=True)
@@ -381,8 +379,7 @@ def looped(module: pl.LightningModule, data: Any, clip: float, collate: Any = No
                 for p, g in zip(parameters, gradients, strict=True)
             ]
         )
-        norm = float((flat.square() * weights).sum().sqrt())  # a weight counts once for each of its names
-        total += flat * min(1.0, clip / norm)
+        total += flat * min(1.0, clip / float(flat.norm()))
     return total
 
 
