@@ -64,14 +64,14 @@ class PerturbedCopies(Attack):
         queries = 1 + (len(self.strengths) + len(self.moves)) * self.copies
         return ThreatModel(shadows="online", features=asks, free_queries=asks, queries=queries, one_class=True)
 
-    def different_inputs(self, features: Real[np.ndarray, "records *shape"]) -> int:
-        """Different inputs among a record and its copies, at the strength with the fewest: what the attack costs
-        somebody whose different records are counted. Rounded down, at least 1.
+    def different_inputs(self, features: Real[np.ndarray, "records *shape"]) -> float:
+        """Different inputs among a record and its copies, on average, at the strength with the fewest: what the attack
+        costs somebody whose different records are counted.
 
         Args:
             features: of the records; copies of a few of them are counted.
         """
-        return max(1, int(min(self._differing(features)))) if self.copies else 1
+        return min(self._differing(features)) if self.copies else 1.0
 
     def without_repeats(self, features: Real[np.ndarray, "records *shape"]) -> Self | None:
         """The attack without strengths at which most copies of a record are equal; None if no noise is left.

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +36,8 @@ from palisade.attacks.parts.perturbed_copies import PerturbedCopies
 from palisade.data.queries import PLAIN_QUERY, QUERY_AUGMENTATIONS
 from palisade.data.settings import instantiated
 from palisade.data.split import Membership
-from palisade.evaluation.comparison import check_comparable
+from palisade.evaluation.comparison import check_comparable, ordered
+from palisade.evaluation.labels import label
 from palisade.evaluation.measuring.leakage import leakage
 from palisade.evaluation.measuring.measure import applicable, score_all
 from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
@@ -101,7 +103,7 @@ class AttackRate:
 
     attack: str
     queries: int = 1
-    inputs: int = 1
+    inputs: float = 1.0
     beforehand: int = 0
     needs_all: bool = False
     rows: Mapping[str, Row]
@@ -114,7 +116,7 @@ class AttackRate:
 
     def people(self, budget: int, pool: int) -> int:
         """People of a pool who can be tested with so many different records."""
-        tested = min(pool, max(0, budget - self.beforehand) // self.inputs)
+        tested = min(pool, int(max(0, budget - self.beforehand) / self.inputs))
         return 0 if self.needs_all and tested < pool else tested
 
 
@@ -180,28 +182,51 @@ def lines_of(runs: Sequence[Run], grant: Grant, levels: Sequence[Grant]) -> list
         grant: of the threat model.
         levels: that could be put before the models.
     """
-    titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in runs])
-    lines = [GuardedLine(run=run, grant=grant, title=title) for run, title in zip(runs, titles, strict=True)]
+    lines: list[GuardedLine] = []
     promised = {run.folder for run in runs if run.statement.guarantee}
     chosen = {run.folder for run in runs} - promised or promised
-    for own in [line for line in lines if line.run == Run(line.run.folder) and line.run.folder in chosen]:
-        cuts = {_cut(line.run) for line in lines if line.run.folder == own.run.folder}
-        for level in levels:
-            less = ANSWER_LEVELS.index(level.outputs) < ANSWER_LEVELS.index(grant.outputs)
-            whole = own.run.has_weights() or level.outputs == "label"
-            same = (level.outputs, level.top_k, level.decimals) in cuts
-            if less and whole and not same and not own.run.dataset.positional:
-                title = f"{own.title}, {level.level}"
-                lines.append(GuardedLine(run=own.run, grant=level, title=title))
+    for run, title in titled(runs):
+        lines.append(GuardedLine(run=run, grant=grant, title=title))
+        if run.folder not in chosen or run.dataset.positional or run != Run(run.folder):
+            continue
+        same = [_level_of(other) for other in runs if other.folder == run.folder]
+        lines += [
+            GuardedLine(run=run, grant=level, title=f"{title}, {level.level}")
+            for level in levels
+            if _shows_less(level, grant) and level not in same and (run.has_weights() or level.outputs == "label")
+        ]
     return lines
 
 
-def _cut(run: Run) -> tuple[str, int | None, int | None]:
-    """Guard as the level of answers that does the same; an impossible one where none does."""
+def titled(runs: Sequence[Run]) -> list[tuple[Run, str]]:
+    """Runs in the order of every table, each by its defense and guard, and by what else differs where these do not."""
+    results = {run.name: FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in runs}
+    long = dict(zip(results, labels(list(results.values())), strict=True))
+    short = {name: label(result) for name, result in results.items()}
+    several = {title for title, count in Counter(short.values()).items() if count > 1}
+    by_name = {run.name: run for run in runs}
+    placed = ordered(list(results.values()))
+    folders = list(dict.fromkeys(result.folder for result in placed))  # guards stand below their models
+    return [
+        (by_name[result.run], long[result.run] if short[result.run] in several else short[result.run])
+        for result in sorted(placed, key=lambda result: folders.index(result.folder))
+    ]
+
+
+def _shows_less(level: Grant, grant: Grant) -> bool:
+    """A level that holds something back of what attackers are granted."""
+    whole = (grant.decimals, grant.top_k) == (None, None)
+    place, granted = ANSWER_LEVELS.index(level.outputs), ANSWER_LEVELS.index(grant.outputs)
+    return (place < granted and (whole or level.outputs == "label")) or (whole and place == granted and level != grant)
+
+
+def _level_of(run: Run) -> Grant | None:
+    """Level of answers that does what the guard of a run does; None where there is none."""
     guard = run.registered_guard
     if not isinstance(guard, LabelOnly | TopK | Rounding):
-        return "", None, None
-    return guard.level, guard.top_k, getattr(guard, "decimals", None)
+        return None
+    decimals = guard.decimals if isinstance(guard, Rounding) else None
+    return Grant(outputs=guard.level, top_k=guard.top_k, decimals=decimals)
 
 
 def measured_rates(
@@ -291,13 +316,14 @@ def rate_of(subject: FleetSubject, attack: Attack, seen: View, bootstrap: Bootst
     if TARGET_COUNT in rows and (rows[TARGET_COUNT].value or 0) < LEAST_TARGETS:
         return AttackRate(attack=attack.name, rows={}, note=SAMPLED)
     queries = round(results.needs[attack.name]["measured"])
-    inputs = queries
+    inputs = float(queries)
     if isinstance(attack, PerturbedCopies):  # shadows, which are asked besides, are the attacker's own
         assert seen.features is not None or not attack.copies
         queries = 1 + attack.copies
         inputs = queries if seen.features is None else attack.different_inputs(seen.features)
     elif attack.threat.free_queries:
-        queries = inputs = attack.threat.queries or queries
+        queries = attack.threat.queries or queries
+        inputs = float(queries)
     return AttackRate(
         attack=attack.name + (f", {queries} queries" if queries > 1 else ""),
         queries=queries,
