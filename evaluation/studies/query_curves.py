@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +30,8 @@ from palisade.evaluation.result import FPR
 from palisade.evaluation.studies.queries import MEMBER_COUNT, STRONGEST_TPR, WHOLE_POOL
 from palisade.evaluation.studies.studies import StudyRow
 
+DODGE = 1.035
+"""Factor on the logarithmic axis between lines, which often lie on each other."""
 AXES_OF_METRICS = {
     STRONGEST_TPR: ("queries a record →", "TPR at 1 % FPR of the strongest attack that asks so often"),
     MEMBER_COUNT: ("different records a key →", "members found, of all whom so many records test, at 1 % FPR"),
@@ -102,36 +106,41 @@ def query_figure(rows: Sequence[StudyRow], promised: Collection[str] = ()) -> Fi
     """
     counts, rate = points(rows, MEMBER_COUNT), points(rows, STRONGEST_TPR)
     names = {row.target: row.run for row in rows}
+    keys = []
     with mpl.rc_context(FIGURE_STYLE):
-        fig = figure(10.4, 4.2 + 0.22 * -(-len(names) // 3))
+        fig = figure(10.4, 4.2 + 0.22 * -(-(len(names) + 2) // 3))
         left, right = fig.subplots(1, 2)
         for place, (title, run) in enumerate(names.items()):
             stroke = CEILING_LINE["ls"] if run in promised else "-"
-            look = {"color": (INK_COLOR, *LINE_COLORS)[place % (1 + len(LINE_COLORS))], "ls": stroke, "label": title}
-            look["marker"] = LINE_MARKERS[place % len(LINE_MARKERS)]
+            look: dict[str, Any] = {"color": (INK_COLOR, *LINE_COLORS)[place % (1 + len(LINE_COLORS))], "ls": stroke}
+            look |= {"marker": LINE_MARKERS[place % len(LINE_MARKERS)], "ms": 5}
+            keys.append(Line2D([], [], label=title, **look))
             for axes, line in ((left, counts.get(title, {})), (right, rate.get(title, {}))):
-                _draw(axes, list(line.values()), look)
+                _draw(axes, list(line.values()), look, DODGE ** (place - (len(names) - 1) / 2))
         _finish(left, settings(counts), "different records a key may ask about")
         _finish(right, settings(rate), "queries a record")
-        left.set(ylabel="people", title="Members found by one key")
+        left.set_title("Members found by one key, at 1 % FPR")
         left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
         right.axhline(FPR, **GUESSING_LINE)
-        right.set_ylim(top=1.1)
         rates(right.yaxis, (1.0, 2.0, 5.0))
         right.set_title("TPR at 1 % FPR, one record")
-        fig.legend(*right.get_legend_handles_labels(), loc="outside lower left", ncols=3)
+        keys.append(Line2D([], [], label="guessing", **GUESSING_LINE))
+        if any(row.note.startswith(WHOLE_POOL) for line in counts.values() for row in line.values()):
+            hollow = {"ls": "", "marker": "o", "ms": 5, "mfc": PAPER_COLOR, "mec": INK_COLOR}
+            keys.append(Line2D([], [], label="hollow: everybody in the pool is tested", **hollow))
+        fig.legend(handles=keys, loc="outside lower left", ncols=3, handlelength=3)
     return fig
 
 
-def _draw(axes: Axes, line: Sequence[StudyRow], look: dict[str, object]) -> None:
-    """A line with its bars; hollow marks where the whole pool is tested."""
+def _draw(axes: Axes, line: Sequence[StudyRow], look: Mapping[str, Any], moved: float) -> None:
+    """A line with its bars, moved aside a little by a factor; hollow marks where the whole pool is tested."""
     known = [row for row in line if row.value]
-    x = np.array([int(row.setting) for row in known], dtype=float)
+    x = moved * np.array([int(row.setting) for row in known], dtype=float)
     ends = [[row.value if end is None else end for end in (row.low, row.value, row.high)] for row in known]
     low, value, high = np.array(ends, dtype=float).reshape(-1, 3).T
-    axes.errorbar(x, value, np.maximum([value - low, high - value], 0), ms=5, elinewidth=0.8, **look)
+    axes.errorbar(x, value, np.maximum([value - low, high - value], 0), elinewidth=0.8, **look)
     whole = np.array([row.note.startswith(WHOLE_POOL) for row in known], dtype=bool)
-    axes.plot(x[whole], value[whole], ls="", marker=look["marker"], ms=5, mfc=PAPER_COLOR, mec=look["color"], zorder=3)
+    axes.plot(x[whole], value[whole], **{**look, "ls": "", "mfc": PAPER_COLOR, "zorder": 3})
 
 
 def _finish(axes: Axes, ticks: Sequence[int], heading: str) -> None:
