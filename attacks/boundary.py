@@ -22,6 +22,8 @@ START_RECORDS = 256  # records of other classes among which the nearest is the s
 BISECTION_STEPS = 10  # the boundary is met to 1/1024 of the way
 STEP_SIZES = 8  # step sizes that are tried at once, each half of the one before
 FIRST_PROBES = 30  # directions of the first gradient estimate; of the t-th √t times as many
+MIN_BUDGET = 60
+"""Queries a record below which nothing is estimated."""
 PROBE_REACH = 0.3  # how far probes reach, in distances between the record and the boundary
 
 Wrong = Callable[[Float[np.ndarray, "n points d"]], Bool[np.ndarray, "n points"]]
@@ -46,7 +48,7 @@ class Boundary(Attack):
         ValueError: if a setting is out of range.
     """
 
-    budget: Annotated[int, Field(ge=60)] = 500
+    budget: Annotated[int, Field(ge=MIN_BUDGET)] = 500
     records: Annotated[int, Field(ge=2)] | None = 500
     seed: Seed = 0
 

@@ -48,6 +48,7 @@ def card_page(card: Mapping[str, Any]) -> str:
         statement=statement,
         audit=_audit_sentence(rows, card["data"]),
         note=card["audit"]["note"],
+        limits=card["audit"].get("limits", ""),
         cost=card["cost"],
         model=list(_model(card)),
         mechanism=_mechanism(card["statement"]),

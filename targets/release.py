@@ -51,6 +51,11 @@ AUDIT_NOT_COVERED = (
     "the audit on the card: it was measured on the private records, which rounding its numbers to three digits does not"
     " hide"
 )
+AUDIT_LIMITS = (
+    "The numbers hold without any limit: each attack asks about every record as often as it needs, most of them once."
+    " Limits of a server, such as a budget of different records a key, bound how many people one key can test; they"
+    " change none of these numbers, add nothing to ε and take nothing from it."
+)
 ACCESS_KINDS = ("api", "weights")
 GUARD_NOTE = (
     "It stands between the model and those who query it, hence exists only while nobody else holds these files; if the "
@@ -401,7 +406,11 @@ def ship(
         "preprocessing": dataset.preprocessing.to_json(),
         "statement": claim.to_json(),
         "cost": COST_NOTE,
-        "audit": {"note": AUDIT_NOTE + _other_delta(claim, of), "results": list(audit)},
+        "audit": {
+            "note": AUDIT_NOTE + _other_delta(claim, of),
+            **({"limits": AUDIT_LIMITS} if audit else {}),
+            "results": list(audit),
+        },
         "versions": versions(CARD_LIBRARIES),
     }
     return Release(fleet.network, dataset.preprocessing, card, guard, state)

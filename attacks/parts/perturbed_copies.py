@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
@@ -63,6 +63,39 @@ class PerturbedCopies(Attack):
         asks = self.copies > 0
         queries = 1 + (len(self.strengths) + len(self.moves)) * self.copies
         return ThreatModel(shadows="online", features=asks, free_queries=asks, queries=queries, one_class=True)
+
+    def different_inputs(self, features: Real[np.ndarray, "records *shape"]) -> float:
+        """Different inputs among a record and its copies, on average, at the strength with the fewest: what the attack
+        costs somebody whose different records are counted.
+
+        Args:
+            features: of the records; copies of a few of them are counted.
+        """
+        return min(self._differing(features)) if self.copies else 1.0
+
+    def without_repeats(self, features: Real[np.ndarray, "records *shape"]) -> Self | None:
+        """The attack without strengths at which most copies of a record are equal; None if no noise is left.
+
+        Args:
+            features: of the records.
+        """
+        differing = self._differing(features)
+        apart = [2 * count >= 1 + self.copies for count in differing]
+        strengths = [each for each, differs in zip(self.strengths, apart, strict=False) if differs]
+        moves = [each for each, differs in zip(self.moves, apart[len(self.strengths) :], strict=False) if differs]
+        of_images = {"moves": moves} if features.ndim == 4 else {}
+        return replace(self, strengths=strengths, **of_images) if strengths else None
+
+    def _differing(self, features: Real[np.ndarray, "records *shape"]) -> list[float]:
+        """Mean number of different inputs among some records and their copies, at each strength."""
+        count = min(len(features), max(1, INPUTS_PER_QUERY // (16 * (1 + self.copies))))
+        rng, means = np.random.default_rng(self.seed), []
+        rows = np.asarray(features[np.sort(rng.permutation(len(features))[:count])])
+        for way in perturbations(features, self.strengths, self.moves):
+            copies = way(np.repeat(rows, self.copies, axis=0), rng).reshape(count, self.copies, -1)
+            inputs = np.concatenate([rows.reshape(count, 1, -1), copies], axis=1)
+            means.append(float(np.mean([len(np.unique(own, axis=0)) for own in inputs])))
+        return means
 
     def tuned_votes(
         self,

@@ -28,6 +28,7 @@ from palisade.evaluation.report.outsiders import FalseAccusations, accusation_ta
 from palisade.evaluation.report.page import Entry, explained, render, write_files
 from palisade.evaluation.report.permission import by_limit, in_public, without_limit
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance
+from palisade.evaluation.report.queries import limit_tables, limits_on_queries, query_points
 from palisade.evaluation.report.recitation import recitations
 from palisade.evaluation.report.scope import (
     INTERNAL_SCOPE,
@@ -54,7 +55,9 @@ from palisade.evaluation.result import FPR, LARGEST_CLASS, RESULT_COLUMNS, Resul
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.signals.documents import shown_texts
 from palisade.evaluation.studies.never_used import keys_of
-from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
+from palisade.evaluation.studies.queries import QUERIES_STUDY, key_of
+from palisade.evaluation.studies.query_curves import query_figure
+from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV, StudyRow
 from palisade.evaluation.table import TEXT_HEADINGS, corrections, headings, lines, reaches, show_results, skips
 from palisade.targets.run import Run
 from palisade.targets.shipped import releases
@@ -64,7 +67,7 @@ REPORT_TEXT_HEADINGS = (*TEXT_HEADINGS, "needs")
 
 
 SECTION_TEMPLATES = tuple(f"report_{name}.html.j2" for name in (
-    "verdict", "subject", "leakage", "utility", "claims", "tradeoff", "end",
+    "verdict", "subject", "leakage", "queries", "utility", "claims", "tradeoff", "end",
 ))  # fmt: skip
 """Sections of a report on runs."""
 
@@ -107,6 +110,7 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "meanings": meanings(comparison),
         "bounds": list(EPSILON_BOUNDS.values()),
         "accused": accusation_table(content["never_used"]["rates"]),
+        "limit_tables": limit_tables(content.get("queried")),
         "reaches": [*reaches(comparison), *corrections(runs)],
         "as_yaml": as_yaml,
     }
@@ -137,6 +141,7 @@ def summary(
     scope: str = INTERNAL_SCOPE,
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
+    asked: Sequence[StudyRow] = (),
     decided: Sequence[Sequence[str]] = (),
     leave: Sequence[Entry] = (),
 ) -> dict[str, Any]:
@@ -149,6 +154,7 @@ def summary(
         scope: `internal` or `public`.
         releases: of results, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
+        asked: points of a study of queries; none if it was not run.
         decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
         leave: answers to whether a model may leave, as `permission` gives them.
@@ -184,6 +190,7 @@ def summary(
         "never_used": outsiders(accusations, results, command),
         "skipped": [skip._asdict() for skip in skips(results)],
         **({"recited": recited} if (recited := recitations(results)) else {}),
+        **({"queried": queried} if (queried := limits_on_queries(asked)) else {}),
         "reproduce": provenance(results, command, table),
         "glossary": dict(GLOSSARY_TERMS),
     }
@@ -227,6 +234,7 @@ def write(
     scope: str = INTERNAL_SCOPE,
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
+    asked: Sequence[StudyRow] = (),
     decided: Sequence[Sequence[str]] = (),
     limits: Sequence[Limit] = (),
     origins: Origins = UNKNOWN_ORIGINS,
@@ -241,6 +249,7 @@ def write(
         scope: `internal`, or `public`: then what names records or counts members is left out.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
+        asked: points of a study of queries; none if it was not run.
         decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
         limits: of the choice and of the gate, as far as they were asked for.
@@ -255,6 +264,7 @@ def write(
     """
     checked_scope(scope)
     shipped = dict(releases or {})
+    promised = {result.run for result in comparison.results if result.statement.guarantee}
     leave = [by_limit(comparison, limit) for limit in limits] or [without_limit(comparison)]
     if scope == PUBLIC_SCOPE:
         pairs = [*zip(comparison.results, public := published(comparison.results), strict=True)]
@@ -267,9 +277,11 @@ def write(
         figures["exposure"] = exposure(comparison)
         files["exposed.csv"] = exposed_csv(comparison.results, origins, texts)
     figures |= recitation_figures(comparison)
+    if any(row.value is not None for row in asked):
+        figures["queries"] = query_figure(asked, promised)
     content = summary(
         comparison, command, table=files["results.csv"], scope=scope, releases=shipped, accusations=accusations,
-        decided=decided, leave=leave,
+        asked=asked, decided=decided, leave=leave,
     )  # fmt: skip
     drawings = {name: svg(figure) for name, figure in figures.items()}
     html = render(page_of(comparison, content), drawings)
@@ -315,6 +327,8 @@ def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, set
     study = folder / NEVER_USED / STUDY_CSV
     keys = [key for run in runs for key in keys_of(run, protocol).values()] if study.is_file() else []
     measured = false_accusations(study, results, keys)
+    of_queries = folder / QUERIES_STUDY / STUDY_CSV
+    asked_keys = {key_of(run, protocol) for run in runs} if of_queries.is_file() else set()
     judged = [judge(comparison, limit) for judge, limit in asked if limit is not None]
     decided = [lines for lines, _ in judged]
     for path in write(
@@ -324,6 +338,7 @@ def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, set
         scope=scope,
         releases=shipped,
         accusations=measured,
+        asked=query_points(of_queries, results, asked_keys),
         decided=decided,
         limits=[limit for _, limit in asked if limit is not None],
         origins=Origins.of(runs[0].config["data"]),

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from matplotlib.figure import Figure
+from pydantic import Field
+
 from palisade.data.settings import place, validated
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.format import console_for, csv_text, show
@@ -16,6 +19,8 @@ from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies import plots
 from palisade.evaluation.studies.never_used import OUT_CHOICES, never_used_rows
+from palisade.evaluation.studies.queries import MAX_QUERIES, QUERIES_STUDY, query_rows
+from palisade.evaluation.studies.query_curves import query_figure, query_tables
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import (
     FALSELY_ACCUSED,
@@ -27,7 +32,7 @@ from palisade.evaluation.studies.studies import (
     study_rows,
     study_tables,
 )
-from palisade.fields import CheckedFields, as_written, remedy
+from palisade.fields import CheckedFields, Count, as_written, remedy
 from palisade.targets import engines, progress
 from palisade.targets.files import write
 from palisade.targets.guards.top_k import holds_back
@@ -42,29 +47,42 @@ def same_secret(target: str, shadows: str) -> str:
     )
 
 
+QueryCount = Annotated[int, Field(ge=1, le=MAX_QUERIES)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(CheckedFields):
     """Settings of a study in `conf/study`.
 
     Args:
         name: which one.
-        levels: of `output_levels`: for each level the settings of a `Grant`.
+        levels: of `output_levels`, and of `queries` beside the guards of the runs: for each level the settings of a
+            `Grant`.
         out: of `shadow_mismatch`: a role or a file of records that were never used, for their false positive rate
             (`outside_records`); then this alone is measured, and one run is enough.
+        records: of `queries`: budgets of different records a key.
+        queries: of `queries`: queries a record, at most `MAX_QUERIES`.
 
     Raises:
-        ValueError: if the name is unknown, no level is listed, or `out` is no name.
+        ValueError: if the name is unknown, no level, budget or number of queries is listed, or `out` is no name.
     """
 
-    name: Literal["output_levels", "shadow_mismatch", "risk_factors"]
+    name: Literal["output_levels", "shadow_mismatch", "risk_factors", "queries"]
     levels: Sequence[Mapping[str, Any]] | None = None
     out: Annotated[str, remedy(OUT_CHOICES)] | None = None
+    records: Annotated[Sequence[Count], Field(min_length=1)] | None = None
+    queries: Annotated[Sequence[QueryCount], Field(min_length=1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name == "output_levels" and not self.levels:
             raise ValueError(
                 f"levels={as_written(self.levels)}: expected a list of levels; give such as [{{outputs: label}}]"
+            )
+        if self.name == QUERIES_STUDY and not (self.records and self.queries):
+            missing = "queries" if self.records else "records"
+            raise ValueError(
+                f"{missing}={as_written(getattr(self, missing))}: expected a list of numbers; give such as [1,10]"
             )
         if self.out is not None:
             place("out", self.out)
@@ -93,14 +111,17 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
     asked = validated(StudySettings, "study", study)
     if asked.name == "risk_factors":
         return risk_rows(runs, protocol)
+    if asked.name == QUERIES_STUDY:
+        levels = grants_of(asked, len(runs[0].dataset.classes))
+        return query_rows(runs, protocol, levels=levels, records=asked.records or (), queries=asked.queries or ())
     if asked.name == "shadow_mismatch" and asked.out is not None:
         return never_used_rows(runs, protocol, asked.out)
     items: list[tuple[Run, str, Run | None, AttackProtocol]]
     if asked.name == "output_levels":
         varied = "released"
         fixed = {name: protocol.threat[name] for name in ("audit", "guesses")}
-        levels = {level.level: {**asdict(level), **fixed} for level in grants_of(asked, len(runs[0].dataset.classes))}
-        items = [(run, name, None, replace(protocol, threat=level)) for run in runs for name, level in levels.items()]
+        grants = {grant.level: {**asdict(grant), **fixed} for grant in grants_of(asked, len(runs[0].dataset.classes))}
+        items = [(run, name, None, replace(protocol, threat=grant)) for run in runs for name, grant in grants.items()]
     else:
         varied = "shadows from"
         runs = [
@@ -167,6 +188,12 @@ def show_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPr
         reports: folder of the reports on these runs.
     """
     rows = run_study(study, runs, protocol)
+    if study["name"] == QUERIES_STUDY:
+        show(console_for(), *query_tables(rows))
+        drawn = query_figure(rows, {run.name for run in runs if run.statement.guarantee})
+        for path in _written(rows, reports / QUERIES_STUDY, drawn):
+            print(path)
+        return
     show(console_for(), *study_tables(rows))
     never_used = any(row.metric == FALSELY_ACCUSED for row in rows)
     for path in write_study(rows, reports / (NEVER_USED if never_used else study["name"])):
@@ -176,12 +203,17 @@ def show_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPr
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
     study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
+    if not study.rows:
+        return _written(rows, folder)
+    return _written(rows, folder, plots.factors(study) if study.numeric else plots.study(study))
+
+
+def _written(rows: Sequence[StudyRow], folder: Path, figure: Figure | None = None) -> list[Path]:
     text = csv_text([field.name for field in fields(StudyRow)], map(asdict, rows))
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / STUDY_CSV, text)
-    if not study.rows:
+    if figure is None:
         return [folder / STUDY_CSV]
-    figure = plots.factors(study) if study.numeric else plots.study(study)
     write(folder / "study.svg", svg(figure))
     save(figure, folder / "study.png")
     return [folder / STUDY_CSV, folder / "study.png"]
