@@ -62,13 +62,13 @@ class Service:
 
     async def predict(self, request: Request, client: Client) -> Response:
         """`POST /v1/models/<name>:predict`: `{"instances": […]}` gets `{"predictions": […]}`."""
-        content = parsed(await self.inbox.body(request))
+        content = parsed(await self.inbox.body(request), self.served.rows.room)
         answers = await self._answers(client, self.served.rows.of_instances(content))
         return _json({"counts" if self.served.release.form == "counts" else "predictions": answers})
 
     async def infer(self, request: Request, client: Client) -> Response:
         """`POST /v2/models/<name>/infer`: tensors get a tensor."""
-        content = parsed(await self.inbox.body(request))
+        content = parsed(await self.inbox.body(request), self.served.rows.room)
         answers = await self._answers(client, self.served.rows.of_tensors(content))
         form = self.served.release.form
         shape = [len(answers)] if form != "probabilities" else list(answers.shape)

@@ -9,8 +9,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from functools import cached_property
+from itertools import accumulate, chain
+from operator import mul
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -22,7 +24,12 @@ from palisade.data.scattering import Scattering
 from palisade.data.tokens import Tokens
 
 NUMBER_TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
-JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+"""A string in a body; possessive, as a way back for every letter would take a hundred times the memory."""
+ENVELOPE_PARTS = 64
+"""Lists, objects and values around the rows of a body, for each of its tensors."""
+UNREAD_CELLS = 64
+"""Cells of a table's row that are not looked at."""
 CELL_TYPES = {str, int, float, bool, type(None)}
 INPUT_NAME = "input"
 
@@ -39,6 +46,31 @@ class RefusedError(Exception):
     def __init__(self, status: int, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.status, self.reason, self.wait = status, reason, wait
+
+
+class Room(NamedTuple):
+    """Room of a body: more parts are refused before anything is made of them.
+
+    Args:
+        rows: at most.
+        lists: and objects, at most.
+        values: at most.
+    """
+
+    rows: int
+    lists: int
+    values: int
+
+    def check(self, body: bytes) -> None:
+        """Raises RefusedError for a body with more lists, objects or values: a short one can hold hundreds of thousands.
+
+        Brackets and commas in strings are left out where they matter.
+        """
+        if not self._holds(body) and not self._holds(JSON_STRING.sub(b"", body)):
+            raise RefusedError(413, f"expected no more parts than {self.rows} rows have; send fewer rows")
+
+    def _holds(self, body: bytes) -> bool:
+        return body.count(b"[") + body.count(b"{") <= self.lists and body.count(b",") <= self.values
 
 
 @dataclass(frozen=True)
@@ -64,6 +96,17 @@ class RowForm:
         if isinstance(self.step, Tokens):
             return ()
         return self.step.image if isinstance(self.step, Scattering) else tuple(self.step.shape)
+
+    @cached_property
+    def room(self) -> Room:
+        """Room of a body with as many rows as may come, however they are nested."""
+        lists, values, tensors = 1, 1, 1
+        if self.columns is not None:
+            lists, values, tensors = len(self.columns), len(self.columns) + UNREAD_CELLS, len(self.columns)
+        elif self.shape:
+            lists, values = 1 + sum(accumulate(self.shape[:-1], mul)), math.prod(self.shape)
+        envelope = ENVELOPE_PARTS * (1 + tensors)
+        return Room(self.most, self.most * lists + envelope, self.most * values + envelope)
 
     def of_instances(self, content: Any) -> Any:
         """The rows of a v1 body, `{"instances": […]}`.
@@ -151,12 +194,13 @@ class RowForm:
         return array
 
 
-def parsed(body: bytes) -> Any:
+def parsed(body: bytes, room: Room) -> Any:
     """The object in a body of JSON.
 
     Raises:
-        RefusedError: if it is none, is deeply nested, or has a name twice.
+        RefusedError: if it is none, has too many parts, is deeply nested, or has a name twice.
     """
+    room.check(body)
     try:
         content = orjson.loads(body)
     except ValueError as error:  # its text holds no part of the body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Served:
     hash_key: bytes = field(repr=False)
     most: int
 
-    @property
+    @cached_property
     def rows(self) -> RowForm:
         """Form of the rows that it takes."""
         return RowForm(self.release.preprocessing, self.most)
