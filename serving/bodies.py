@@ -62,7 +62,7 @@ class Room(NamedTuple):
     values: int
 
     def check(self, body: bytes) -> None:
-        """Raises RefusedError for a body with more lists, objects or values: a short one can hold hundreds of thousands.
+        """Raises RefusedError for a body with more parts: a short one can hold hundreds of thousands of lists.
 
         Brackets and commas in strings are left out where they matter.
         """
