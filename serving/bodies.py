@@ -21,6 +21,7 @@ from jaxtyping import Float64
 from palisade.data.columns import Columns
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.scattering import Scattering
+from palisade.data.sequences import Sequences
 from palisade.data.tokens import Tokens
 
 NUMBER_TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
@@ -91,9 +92,14 @@ class RowForm:
         return tuple(self.step.columns) if isinstance(self.step, Columns) else None
 
     @property
+    def are_texts(self) -> bool:
+        """True where a row is a text."""
+        return isinstance(self.step, Tokens | Sequences)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one row of numbers; () for a text."""
-        if isinstance(self.step, Tokens):
+        if isinstance(self.step, Tokens | Sequences):
             return ()
         return self.step.image if isinstance(self.step, Scattering) else tuple(self.step.shape)
 
@@ -117,10 +123,10 @@ class RowForm:
         rows = content.get("instances")
         if not isinstance(rows, list) or not rows:
             raise RefusedError(400, 'instances: expected a list of at least one row; send {"instances": […]}')
-        self._check_count(len(rows))
+        self.check_count(len(rows))
         if self.columns is not None:
             return self._of_table(rows)
-        if isinstance(self.step, Tokens):
+        if self.are_texts:
             return _texts("instances", rows)
         return self._numbers("instances", rows)
 
@@ -139,7 +145,7 @@ class RowForm:
             raise RefusedError(400, f"inputs: expected each of {_some(wanted)} once; see the model's metadata")
         shapes = {name: _shape(name, named[name]) for name in wanted}
         count = shapes[wanted[0]][0]
-        self._check_count(count)
+        self.check_count(count)
         if self.columns is None:
             return self._of_tensor(named[INPUT_NAME], shapes[INPUT_NAME])
         for name, shape in shapes.items():
@@ -148,7 +154,8 @@ class RowForm:
         cells = [_flat(name, named[name], count) for name in wanted]
         return self._of_table([dict(zip(wanted, row, strict=True)) for row in zip(*cells, strict=True)])
 
-    def _check_count(self, count: int) -> None:
+    def check_count(self, count: int) -> None:
+        """Raises RefusedError for more rows than one request may have."""
         if count > self.most:
             raise RefusedError(413, f"expected at most {self.most} rows in one request; send fewer")
 
@@ -165,7 +172,7 @@ class RowForm:
 
     def _of_tensor(self, tensor: Mapping[str, Any], shape: Sequence[int]) -> Any:
         count = shape[0]
-        if isinstance(self.step, Tokens):
+        if self.are_texts:
             if tensor.get("datatype") != "BYTES" or math.prod(shape[1:]) != 1:
                 raise RefusedError(400, f"inputs: expected BYTES of shape [{count}]; send texts")
             return _texts("inputs", _flat(INPUT_NAME, tensor, count))

@@ -20,6 +20,7 @@ from granian.server.embed import Server
 
 from palisade.data.settings import import_object, validated
 from palisade.serving.app import Service
+from palisade.serving.completions import Writer
 from palisade.serving.domain import Domain, DomainSettings, domain_of
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import KeyFile, KeyRing
@@ -153,8 +154,8 @@ async def _serve(settings: ServingSettings, number: int, own: Prepared, ready: C
     if settings.metrics_port is not None:
         metrics.listen(settings.metrics_port + number)
     service = Service(
-        served=model, queue=Queue(model.release), keys=keys, store=store, metrics=metrics, inbox=Inbox(settings.body),
-        domain=own.domain, monitor=own.monitor,
+        served=model, queue=(Writer if model.is_language_model else Queue)(model.release), keys=keys, store=store,
+        metrics=metrics, inbox=Inbox(settings.body), domain=own.domain, monitor=own.monitor,
     )  # fmt: skip
     server = Server(
         service.app(), settings.host, settings.port, interface=Interfaces.ASGINL, http=HTTPModes.http1,

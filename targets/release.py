@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Real
 from safetensors.torch import load_file, save_file
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from palisade.data import preprocessing
@@ -21,14 +22,16 @@ from palisade.data.columns import Columns, UnknownWordsWarning, unknown_words_li
 from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
-from palisade.data.sequences import Sequences
+from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.data.split import Membership
+from palisade.sampling import SamplingLaw
 from palisade.targets import versions
 from palisade.targets.base_model import on_card
 from palisade.targets.card import blaming, guard_of, network_of, read_card
 from palisade.targets.card_page import card_page
 from palisade.targets.files import creating, replacing
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
+from palisade.targets.guards.ngram_filter import generate
 from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import GUARDS_BY_NAME, check_guard, label, make_guard
 from palisade.targets.record_loss import token_rows
@@ -192,13 +195,52 @@ class Release:
         Raises:
             ValueError: if this release is no language model.
         """
+        tokens = self._tokens()
+        labels = tokens.labels(texts)
+        rows = token_rows(torch.from_numpy(self._logits(tokens.inputs_of(labels))), torch.from_numpy(labels))
+        return [own[~np.isnan(own)].astype(np.float64) for own in rows["log_probability"]]
+
+    def generate(self, prompt: str, tokens: int, seed: int = 0) -> str:
+        """Text that follows a prompt, without it, drawn by the model's own law.
+
+        Args:
+            prompt: a text.
+            tokens: how many are to follow at most, at least 1.
+            seed: of the draws, at least 0: the same one gives the same text.
+
+        Raises:
+            ValueError: if this release is no language model, or does not read so many tokens.
+        """
+        own = self._tokens()
+        start = np.array([own.begin, *own.encode(prompt)], dtype=np.int64)
+        if len(start) + tokens > own.length + 1:
+            raise ValueError(f"tokens={tokens}: expected at most {own.length} with the prompt; ask for fewer")
+        text = generate(lambda text: self._logits(text[None])[0, -1], start, tokens, law=SamplingLaw(), seed=seed)
+        return own.decode(text.tolist()).decode("utf-8", "replace")
+
+    def token_laws(self, texts: Sequence[str]) -> Iterator[Float64[np.ndarray, "tokens vocabulary"]]:
+        """Log-probabilities of every token in the place of each of a text's own, in nats, for one text after the other.
+
+        As far as the release reads a text; −inf for a token that the guard refuses.
+
+        Args:
+            texts: a list of texts.
+
+        Raises:
+            ValueError: if this release is no language model, or its guard lets out no logits.
+        """
+        own = self._tokens()
+        if self.guard.level != "logits":
+            raise ValueError(f"guard={self.guard.name}: expected a guard that lets out log-probabilities")
+        for labels in own.labels(texts):
+            inputs = own.inputs_of(labels[None])
+            answers = self.guard.answer(Query(inputs, self._logits(inputs), self.state, self._logits))[0]
+            yield log_softmax(answers[labels != NO_TOKEN].astype(np.float64), axis=-1)
+
+    def _tokens(self) -> Sequences:
         if not isinstance(self.preprocessing, Sequences):
             raise ValueError("release: expected a language model, and this one classifies; call predict_proba instead")
-        labels = self.preprocessing.labels(texts)
-        rows = token_rows(
-            torch.from_numpy(self._logits(self.preprocessing.inputs_of(labels))), torch.from_numpy(labels)
-        )
-        return [own[~np.isnan(own)].astype(np.float64) for own in rows["log_probability"]]
+        return self.preprocessing
 
     def encode(self, rows: Any) -> tuple[Real[np.ndarray, "records ..."], str | None]:
         """The network's inputs of raw rows, and in words how many cells hold a word that no category has, or None."""
