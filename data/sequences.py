@@ -73,6 +73,10 @@ class Sequences(CheckedFields, ABC):
         """The text of tokens, UTF-8; nothing of those that no text has."""
 
     @abstractmethod
+    def offsets(self, text: str) -> list[int]:
+        """Place in a text, in letters, at which each of its tokens begins."""
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Plain values from which a release restores the preprocessing."""
 
@@ -136,6 +140,10 @@ class ByteTokens(Sequences):
     def decode(self, tokens: Sequence[int]) -> bytes:
         """The bytes of tokens, which may end within a letter."""
         return bytes(token - 1 for token in tokens if BEGIN_TOKEN < token <= BYTE_VALUES)
+
+    def offsets(self, text: str) -> list[int]:
+        """Place of the letter that each byte is a part of."""
+        return [place for place, letter in enumerate(text) for _ in letter.encode("utf-8", "surrogatepass")]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which a release restores the preprocessing."""

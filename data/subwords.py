@@ -82,6 +82,10 @@ class SubwordTokens(Sequences):
         text: str = self.tokenizer.decode([token for token in tokens if token < known], skip_special_tokens=False)
         return text.encode()
 
+    def offsets(self, text: str) -> list[int]:
+        """Place at which each token begins, as the tokenizer says."""
+        return [start for start, _ in self.tokenizer.encode(text, add_special_tokens=False).offsets]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values from which a release restores the preprocessing."""
         names = ("length", "new_tokens", "content", "begin", "entries", "statistics")

@@ -36,6 +36,7 @@ from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.model_file import of_file, of_release
 from palisade.evaluation.subjects.raw_rows import aligned, with_raw_rows
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, TOKEN_LOGPROBS, SavedRecords, enough, read
+from palisade.evaluation.subjects.shadow_fleet import ShadowFleet
 from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 from palisade.fields import as_written
@@ -94,6 +95,7 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
         population=answers.get("population"),
         model=model,
         shadow=(shadow[0], shadow[1]) if shadow else None,
+        shadows=None if settings.get("shadows") is None else ShadowFleet.named(settings["shadows"], model),
     )
     counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
     if kind == "records":

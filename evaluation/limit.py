@@ -334,7 +334,7 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
 def is_shadowless(result: Result) -> bool:
     """True where no attack had shadow models of other members, with which attacks usually find more."""
     shadows = any("shadows" in result.needs.get(attack, {}).get("text", "") for attack in result.attacks)
-    return result.sides is not None or not shadows
+    return not shadows or (result.sides is not None and not result.sides.shadow_models)
 
 
 def of_models(result: Result, row: Row) -> list[Row]:

@@ -133,6 +133,7 @@ class Sides:
         features: whether the records themselves are known, or only answers about them.
         shared: records that are on both sides; None where that is unknown.
         shadow_records: about which a shadow model answered; 0 without one.
+        shadow_models: models of a run that were trained on parts of the records; 0 without any.
         over_persons: whether intervals draw persons whole, since somebody has several records.
     """
 
@@ -141,6 +142,7 @@ class Sides:
     features: bool
     shared: int | None = None
     shadow_records: int = 0
+    shadow_models: int = 0
     over_persons: bool = False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,14 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from palisade.serving.bodies import RefusedError, parsed
+from palisade.serving.completions import Writer, completion, completion_request
 from palisade.serving.domain import Domain
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import Client, KeyRing
 from palisade.serving.limits import Charge, Store, StoreError, check_size
 from palisade.serving.metrics import UNKNOWN_NAME, Metrics, say
 from palisade.serving.monitor import Monitor
-from palisade.serving.openapi import model_metadata, openapi
+from palisade.serving.openapi import COMPLETIONS_PATH, model_metadata, openapi
 from palisade.serving.served import EncodedRows, Queue, Served
 from palisade.serving.workers import tell_others
 from palisade.targets.card_page import card_page
@@ -52,7 +53,7 @@ class Service:
     """
 
     served: Served
-    queue: Queue
+    queue: Queue | Writer
     keys: KeyRing
     store: Store
     metrics: Metrics
@@ -62,13 +63,13 @@ class Service:
 
     async def predict(self, request: Request, client: Client) -> Response:
         """`POST /v1/models/<name>:predict`: `{"instances": […]}` gets `{"predictions": […]}`."""
-        content = parsed(await self.inbox.body(request))
+        content = parsed(await self.inbox.body(request), self.served.rows.room)
         answers = await self._answers(client, self.served.rows.of_instances(content))
         return _json({"counts" if self.served.release.form == "counts" else "predictions": answers})
 
     async def infer(self, request: Request, client: Client) -> Response:
         """`POST /v2/models/<name>/infer`: tensors get a tensor."""
-        content = parsed(await self.inbox.body(request))
+        content = parsed(await self.inbox.body(request), self.served.rows.room)
         answers = await self._answers(client, self.served.rows.of_tensors(content))
         form = self.served.release.form
         shape = [len(answers)] if form != "probabilities" else list(answers.shape)
@@ -78,19 +79,32 @@ class Service:
         identity = {"id": content["id"]} if isinstance(content.get("id"), str) else {}
         return _json({"model_name": self.served.name, "model_version": "1", **identity, "outputs": [output]})
 
+    async def complete(self, request: Request, client: Client) -> Response:
+        """`POST /v1/completions`: prompts go on, or get log-probabilities."""
+        asked = completion_request(parsed(await self.inbox.body(request), self.served.rows.room), self.served)
+        started = time.perf_counter()
+        different = await self._count(client, asked.digests(self.served))
+        choices = await self.queue.answers(asked)
+        self.metrics.answer(client.name, len(asked.prompts), different, time.perf_counter() - started)
+        return _json(completion(self.served.name, choices))
+
+    async def _count(self, client: Client, digests: Sequence[bytes]) -> int:
+        """Counts records, known by their digests; returns how many different ones the client has asked about."""
+        charge = Charge(client, len(digests), list(dict.fromkeys(digests)))
+        check_size(charge)
+        self.queue.check_room()
+        try:
+            return await self.store.take(charge)
+        except StoreError:
+            raise RefusedError(503, "the counts cannot be kept now; come back", 1.0) from None
+
     async def _answers(self, client: Client, rows: Any) -> Any:
         """Answers about rows, as JSON takes them."""
         started = time.perf_counter()
         if self.domain is not None:
             self.domain.check(rows)
         encoded = self.served.encoded(rows)
-        charge = Charge(client, len(rows), list(dict.fromkeys(encoded.digests)))
-        check_size(charge)
-        self.queue.check_room()
-        try:
-            different = await self.store.take(charge)
-        except StoreError:
-            raise RefusedError(503, "the counts cannot be kept now; come back", 1.0) from None
+        different = await self._count(client, encoded.digests)
         self._watch(client, encoded)
         answers = await self.queue.answers(encoded.inputs)
         self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
@@ -142,10 +156,12 @@ class Service:
             wants_page = "text/html" in request.headers.get("accept", "")
             return HTMLResponse(page) if wants_page else _json(release.card)
 
+        actions: dict[str, Action] = {COMPLETIONS_PATH: self.complete}
+        if not self.served.is_language_model:
+            actions = {f"/v1/models/{name}:predict": self.predict, f"/v2/models/{name}/infer": self.infer}
         server = {"name": SERVER_NAME, "version": "2", "extensions": []}
         routes = [
-            Route(f"/v1/models/{name}:predict", self._handler(self.predict), methods=["POST"]),
-            Route(f"/v2/models/{name}/infer", self._handler(self.infer), methods=["POST"]),
+            *(Route(path, self._handler(action), methods=["POST"]) for path, action in actions.items()),
             Route("/card", card),
             *(Route(path, _always(content)) for path, content in (
                 ("/v2", server), (f"/v2/models/{name}", metadata), ("/openapi.json", description),

@@ -9,8 +9,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from functools import cached_property
+from itertools import accumulate, chain
+from operator import mul
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -19,10 +21,16 @@ from jaxtyping import Float64
 from palisade.data.columns import Columns
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.scattering import Scattering
+from palisade.data.sequences import Sequences
 from palisade.data.tokens import Tokens
 
 NUMBER_TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
-JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+"""A string in a body; possessive, as a way back for every letter would take a hundred times the memory."""
+ENVELOPE_PARTS = 64
+"""Lists, objects and values around the rows of a body, for each of its tensors."""
+UNREAD_CELLS = 64
+"""Cells of a table's row that are not looked at."""
 CELL_TYPES = {str, int, float, bool, type(None)}
 INPUT_NAME = "input"
 
@@ -39,6 +47,31 @@ class RefusedError(Exception):
     def __init__(self, status: int, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.status, self.reason, self.wait = status, reason, wait
+
+
+class Room(NamedTuple):
+    """Room of a body: more parts are refused before anything is made of them.
+
+    Args:
+        rows: at most.
+        lists: and objects, at most.
+        values: at most.
+    """
+
+    rows: int
+    lists: int
+    values: int
+
+    def check(self, body: bytes) -> None:
+        """Raises RefusedError for a body with more parts: a short one can hold hundreds of thousands of lists.
+
+        Brackets and commas in strings are left out where they matter.
+        """
+        if not self._holds(body) and not self._holds(JSON_STRING.sub(b"", body)):
+            raise RefusedError(413, f"expected no more parts than {self.rows} rows have; send fewer rows")
+
+    def _holds(self, body: bytes) -> bool:
+        return body.count(b"[") + body.count(b"{") <= self.lists and body.count(b",") <= self.values
 
 
 @dataclass(frozen=True)
@@ -59,11 +92,27 @@ class RowForm:
         return tuple(self.step.columns) if isinstance(self.step, Columns) else None
 
     @property
+    def are_texts(self) -> bool:
+        """True where a row is a text."""
+        return isinstance(self.step, Tokens | Sequences)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one row of numbers; () for a text."""
-        if isinstance(self.step, Tokens):
+        if isinstance(self.step, Tokens | Sequences):
             return ()
         return self.step.image if isinstance(self.step, Scattering) else tuple(self.step.shape)
+
+    @cached_property
+    def room(self) -> Room:
+        """Room of a body with as many rows as may come, however they are nested."""
+        lists, values, tensors = 1, 1, 1
+        if self.columns is not None:
+            lists, values, tensors = len(self.columns), len(self.columns) + UNREAD_CELLS, len(self.columns)
+        elif self.shape:
+            lists, values = 1 + sum(accumulate(self.shape[:-1], mul)), math.prod(self.shape)
+        envelope = ENVELOPE_PARTS * (1 + tensors)
+        return Room(self.most, self.most * lists + envelope, self.most * values + envelope)
 
     def of_instances(self, content: Any) -> Any:
         """The rows of a v1 body, `{"instances": […]}`.
@@ -74,10 +123,10 @@ class RowForm:
         rows = content.get("instances")
         if not isinstance(rows, list) or not rows:
             raise RefusedError(400, 'instances: expected a list of at least one row; send {"instances": […]}')
-        self._check_count(len(rows))
+        self.check_count(len(rows))
         if self.columns is not None:
             return self._of_table(rows)
-        if isinstance(self.step, Tokens):
+        if self.are_texts:
             return _texts("instances", rows)
         return self._numbers("instances", rows)
 
@@ -96,7 +145,7 @@ class RowForm:
             raise RefusedError(400, f"inputs: expected each of {_some(wanted)} once; see the model's metadata")
         shapes = {name: _shape(name, named[name]) for name in wanted}
         count = shapes[wanted[0]][0]
-        self._check_count(count)
+        self.check_count(count)
         if self.columns is None:
             return self._of_tensor(named[INPUT_NAME], shapes[INPUT_NAME])
         for name, shape in shapes.items():
@@ -105,7 +154,8 @@ class RowForm:
         cells = [_flat(name, named[name], count) for name in wanted]
         return self._of_table([dict(zip(wanted, row, strict=True)) for row in zip(*cells, strict=True)])
 
-    def _check_count(self, count: int) -> None:
+    def check_count(self, count: int) -> None:
+        """Raises RefusedError for more rows than one request may have."""
         if count > self.most:
             raise RefusedError(413, f"expected at most {self.most} rows in one request; send fewer")
 
@@ -122,7 +172,7 @@ class RowForm:
 
     def _of_tensor(self, tensor: Mapping[str, Any], shape: Sequence[int]) -> Any:
         count = shape[0]
-        if isinstance(self.step, Tokens):
+        if self.are_texts:
             if tensor.get("datatype") != "BYTES" or math.prod(shape[1:]) != 1:
                 raise RefusedError(400, f"inputs: expected BYTES of shape [{count}]; send texts")
             return _texts("inputs", _flat(INPUT_NAME, tensor, count))
@@ -151,12 +201,13 @@ class RowForm:
         return array
 
 
-def parsed(body: bytes) -> Any:
+def parsed(body: bytes, room: Room) -> Any:
     """The object in a body of JSON.
 
     Raises:
-        RefusedError: if it is none, is deeply nested, or has a name twice.
+        RefusedError: if it is none, has too many parts, is deeply nested, or has a name twice.
     """
+    room.check(body)
     try:
         content = orjson.loads(body)
     except ValueError as error:  # its text holds no part of the body

@@ -144,6 +144,8 @@ def domain_of(settings: DomainSettings, form: RowForm) -> Domain | None:
     """
     if settings.schema is None and settings.reference is None:
         return None
+    if form.are_texts:
+        raise ValueError("domain: expected a release that takes numbers or tables, not texts; leave it out")
     schema = {} if settings.schema is None else _schema(settings.schema, form)
     rows = None if settings.reference is None else reference_rows("domain.reference", settings.reference, form)
     if rows is not None and len(rows) < MIN_REFERENCE_RECORDS:

@@ -6,8 +6,10 @@ from typing import Any
 
 from palisade.data.columns import Columns, Numeric
 from palisade.data.tokens import Tokens
+from palisade.serving.completions import DEFAULT_TOKENS, MAX_LOGPROBS, TOKENS_AT_ONCE
 from palisade.serving.served import Served
 
+COMPLETIONS_PATH = "/v1/completions"
 ERROR_MEANINGS = {
     "400": "the body is no rows of this model",
     "401": "no valid key",
@@ -23,6 +25,12 @@ ERROR_MEANINGS = {
 
 def model_metadata(served: Served) -> dict[str, Any]:
     """Metadata of the model, as Open Inference v2 names its tensors."""
+    if served.is_language_model:
+        text = {"datatype": "BYTES", "shape": [-1]}
+        return {
+            "name": served.name, "versions": ["1"], "platform": "palisade", "inputs": [{"name": "prompt", **text}],
+            "outputs": [{"name": "text", **text}],
+        }  # fmt: skip
     classes = list(served.release.classes)
     output = {
         "probabilities": {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(classes)]},
@@ -49,7 +57,11 @@ def _inputs(served: Served) -> list[dict[str, Any]]:
 
 
 def openapi(served: Served) -> dict[str, Any]:
-    """The addresses that take rows, with what they take and return."""
+    """The addresses that take rows or prompts, with what they take and return."""
+    if served.is_language_model:
+        return _description(
+            served, {COMPLETIONS_PATH: _post(_prompts(served), _object({"choices": {"type": "array"}}))}
+        )
     form = served.release.form
     item = {"type": "string"} if form == "label" else {"type": "array", "items": {"type": "number"}}
     v1_answer = {"counts": {"type": "array", "items": {"type": "number"}}}
@@ -62,19 +74,36 @@ def openapi(served: Served) -> dict[str, Any]:
         "properties": {"name": {"enum": [each["name"] for each in _inputs(served)]}, "data": {"type": "array"}},
     }
     v1, v2 = f"/v1/models/{served.name}:predict", f"/v2/models/{served.name}/infer"
+    paths = {
+        v1: _post(_object({"instances": instances}), _object(v1_answer)),
+        v2: _post(
+            _object({"inputs": {"type": "array", "items": tensor}}),
+            _object({"outputs": {"type": "array", "items": {"type": "object"}}}),
+        ),
+    }
+    return _description(served, paths)
+
+
+def _description(served: Served, paths: dict[str, Any]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": served.name, "version": "1"},
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{"key": []}, {}],
-        "paths": {
-            v1: _post(_object({"instances": instances}), _object(v1_answer)),
-            v2: _post(
-                _object({"inputs": {"type": "array", "items": tensor}}),
-                _object({"outputs": {"type": "array", "items": {"type": "object"}}}),
-            ),
-        },
+        "paths": paths,
     }
+
+
+def _prompts(served: Served) -> dict[str, Any]:
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": served.most}
+    own = {
+        "prompt": {"oneOf": [{"type": "string"}, texts]},
+        "max_tokens": {"type": "integer", "minimum": 0, "maximum": TOKENS_AT_ONCE, "default": DEFAULT_TOKENS},
+        "seed": {"type": "integer", "minimum": 0, "default": 0},
+        "echo": {"type": "boolean", "default": False},
+        "logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_LOGPROBS},
+    }
+    return {"type": "object", "required": ["prompt"], "properties": own}
 
 
 def _row(served: Served) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 from palisade.data.columns import Columns
 from palisade.data.settings import place
 from palisade.data.table_reader import read_table
-from palisade.data.tokens import Tokens
 from palisade.serving.bodies import RowForm
 
 FEATURE_NAMES = ("features", "x", "images")
@@ -34,7 +33,7 @@ def reference_rows(key: str, path: str, form: RowForm) -> Any:
             raise ValueError(f"{key}={path}: expected the columns of the release, not without {absent[0]}; add it")
         rows: list[dict[str, Any]] = table[list(form.step.columns)].to_dict("records")
         return rows
-    if isinstance(form.step, Tokens):
+    if form.are_texts:
         raise ValueError(f"{key}={path}: expected a release that takes numbers or tables, not texts; leave it out")
     file = place(key, path)
     if not file.is_file():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Real
 
 from palisade.data.columns import Columns
+from palisade.data.sequences import Sequences
 from palisade.serving.bodies import RefusedError, RowForm
 from palisade.serving.gathering import Gathering
 from palisade.targets.release import Release
@@ -51,10 +53,15 @@ class Served:
     hash_key: bytes = field(repr=False)
     most: int
 
-    @property
+    @cached_property
     def rows(self) -> RowForm:
         """Form of the rows that it takes."""
         return RowForm(self.release.preprocessing, self.most)
+
+    @property
+    def is_language_model(self) -> bool:
+        """True where texts go on, rather than rows having classes."""
+        return isinstance(self.release.preprocessing, Sequences)
 
     def encoded(self, rows: Any) -> EncodedRows:
         """The inputs of rows, with a digest of each.
@@ -72,13 +79,14 @@ class Served:
         # An array's numbers as they came: the last bits of its inputs may depend on the rows beside.
         exact = inputs if isinstance(self.release.preprocessing, Columns) else rows
         contents = [row.encode() if isinstance(row, str) else row.tobytes() for row in exact]
-        digests = [self._digest(content) for content in contents]
+        digests = [self.digest(content) for content in contents]
         if self.release.form == "counts":  # the same record in another group has another answer
             together = b"".join(sorted(digests))
-            digests = [self._digest(digest + together) for digest in digests]
+            digests = [self.digest(digest + together) for digest in digests]
         return EncodedRows(inputs, digests)
 
-    def _digest(self, content: bytes) -> bytes:
+    def digest(self, content: bytes) -> bytes:
+        """A keyed hash of what is asked about."""
         return hashlib.blake2b(content, key=self.hash_key, digest_size=DIGEST_BYTES).digest()
 
     def _which_column(self, message: str) -> str:

@@ -8,8 +8,10 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from granian.constants import HTTPModes, Interfaces
@@ -18,18 +20,19 @@ from granian.server.embed import Server
 
 from palisade.data.settings import import_object, validated
 from palisade.serving.app import Service
-from palisade.serving.domain import DomainSettings, domain_of
+from palisade.serving.completions import Writer
+from palisade.serving.domain import Domain, DomainSettings, domain_of
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import KeyFile, KeyRing
 from palisade.serving.limits import Store
 from palisade.serving.memory_store import MemoryStore
-from palisade.serving.metrics import Metrics, say
+from palisade.serving.metrics import METRICS_HOST, Metrics, say
 from palisade.serving.monitor import Monitor, MonitorSettings
 from palisade.serving.redis_store import RedisStore, check_durable
 from palisade.serving.reference import reference_rows
 from palisade.serving.served import Queue, Served
 from palisade.serving.settings import SECONDS_TO_SEND_HEAD, ServingSettings
-from palisade.serving.workers import supervise
+from palisade.serving.workers import hear_reloads, hold_reloads, supervise
 from palisade.targets.card import read_card
 from palisade.targets.files import replacing
 from palisade.targets.release import Release
@@ -46,6 +49,7 @@ def serve(settings: ServingSettings) -> None:
         ValueError: if the release cannot be read, the address is taken or open to others without a key, or counts would
             not be those of all workers.
     """
+    hold_reloads()
     read_card(settings.release_folder)  # a folder without one leaves nothing behind
     check_address(settings)
     if not len(KeyFile(settings.private_folder).read()) and not settings.is_local:
@@ -57,15 +61,46 @@ def serve(settings: ServingSettings) -> None:
     if settings.redis is not None and (note := check_durable(settings.redis)) is not None:
         say(note)
     if settings.workers == 1:
-        work(settings, 0)
+        work(settings, 0, lambda: None)
     else:
+        prepared(settings)  # what is wrong is said once, before any worker starts
         supervise(partial(work, settings), settings.workers)
 
 
-def work(settings: ServingSettings, number: int) -> None:
-    """Serves in this process, one of several."""
+def work(settings: ServingSettings, number: int, ready: Callable[[], None]) -> None:
+    """Serves in this process, one of several.
+
+    Args:
+        settings: of the server.
+        number: of the process, from 0.
+        ready: called when the process listens.
+    """
     torch.set_num_threads(settings.threads)
-    asyncio.run(_serve(settings, number, served(settings)))
+    asyncio.run(_serve(settings, number, prepared(settings), ready))
+
+
+class Prepared(NamedTuple):
+    """All that a server reads from files before it listens."""
+
+    model: Served
+    domain: Domain | None
+    monitor: Monitor | None
+
+
+def prepared(settings: ServingSettings) -> Prepared:
+    """The release, the values that its rows can have, and the watch.
+
+    Raises:
+        ValueError: if a file is not what it should be.
+        FileNotFoundError: if one is absent.
+    """
+    model = served(settings)
+    domain = domain_of(validated(DomainSettings, "domain", settings.domain), model.rows)
+    if settings.monitor.get("name") == "none":
+        return Prepared(model, domain, None)
+    checked = validated(MonitorSettings, "monitor", settings.monitor)
+    rows = reference_rows("monitor.reference", checked.reference, model.rows)
+    return Prepared(model, domain, Monitor(checked, model.release.encode(rows)[0], model.hash_key))
 
 
 def served(settings: ServingSettings) -> Served:
@@ -93,33 +128,34 @@ def shared_hash_key(folder: Path) -> bytes:
 
 
 def check_address(settings: ServingSettings) -> None:
-    """Raises ValueError if somebody listens at the address; several of the system's listeners would share it."""
-    for name in ("port", "metrics_port"):
-        if (port := getattr(settings, name)) is None:
-            continue
-        host = settings.host if name == "port" else "127.0.0.1"
+    """Raises ValueError if somebody listens at an address; several of the system's listeners would share it."""
+    wanted = [("port", settings.host, settings.port)]
+    if (first := settings.metrics_port) is not None:
+        wanted += [("metrics_port", METRICS_HOST, first + number) for number in range(settings.workers)]
+    for place, (name, host, port) in enumerate(wanted):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                if port in [other for _, _, other in wanted[:place]]:
+                    raise OverflowError("wanted twice")
                 probe.bind((host, port))
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 raise ValueError(
-                    f"{name}={port}: expected an address that is free at {host} ({error.strerror}); choose another"
+                    f"{name}={getattr(settings, name)}: expected {port} to be free at {host}"
+                    f" ({getattr(error, 'strerror', None) or error}); choose another"
                 ) from None
 
 
-async def _serve(settings: ServingSettings, number: int, model: Served) -> None:
-    folder = settings.private_folder
+async def _serve(settings: ServingSettings, number: int, own: Prepared, ready: Callable[[], None]) -> None:
+    folder, model = settings.private_folder, own.model
     keys = KeyRing(KeyFile(folder), settings.default_limits, is_local=settings.is_local)
     store: Store = MemoryStore(folder) if settings.redis is None else RedisStore(settings.redis, settings.name)
-    domain = domain_of(validated(DomainSettings, "domain", settings.domain), model.rows)
-    monitor = _monitor(settings, model)
     metrics = Metrics()
     if settings.metrics_port is not None:
         metrics.listen(settings.metrics_port + number)
     service = Service(
-        served=model, queue=Queue(model.release), keys=keys, store=store, metrics=metrics, inbox=Inbox(settings.body),
-        domain=domain, monitor=monitor,
+        served=model, queue=(Writer if model.is_language_model else Queue)(model.release), keys=keys, store=store,
+        metrics=metrics, inbox=Inbox(settings.body), domain=own.domain, monitor=own.monitor,
     )  # fmt: skip
     server = Server(
         service.app(), settings.host, settings.port, interface=Interfaces.ASGINL, http=HTTPModes.http1,
@@ -130,21 +166,15 @@ async def _serve(settings: ServingSettings, number: int, model: Served) -> None:
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, server.stop)
     loop.add_signal_handler(signal.SIGHUP, _reread, keys)
+    hear_reloads()
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, server.stop)  # no worker outlives it
+    server.on_startup(ready)
     say(f"serving {settings.name} at http://{settings.host}:{settings.port}")
     try:
         await server.serve()
     finally:
         await store.close()
-
-
-def _monitor(settings: ServingSettings, model: Served) -> Monitor | None:
-    if settings.monitor.get("name") == "none":
-        return None
-    checked = validated(MonitorSettings, "monitor", settings.monitor)
-    rows = reference_rows("monitor.reference", checked.reference, model.rows)
-    return Monitor(checked, model.release.encode(rows)[0], model.hash_key)
 
 
 def _reread(keys: KeyRing) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Real
 from safetensors.torch import load_file, save_file
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from palisade.data import preprocessing
@@ -21,7 +22,7 @@ from palisade.data.columns import Columns, UnknownWordsWarning, unknown_words_li
 from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
-from palisade.data.sequences import Sequences
+from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.sampling import SamplingLaw
 from palisade.targets import versions
 from palisade.targets.base_model import on_card
@@ -245,6 +246,25 @@ class Release:
         barrier = self.guard.barrier(self.state)
         (text,) = generate(next_logits, [np.array(start, dtype=np.int64)], tokens, law=law, barrier=barrier, seed=seed)
         return own.decode(text.tolist()).decode("utf-8", "replace")
+
+    def token_laws(self, texts: Sequence[str]) -> Iterator[Float64[np.ndarray, "tokens vocabulary"]]:
+        """Log-probabilities of every token in the place of each of a text's own, in nats, for one text after the other.
+
+        As far as the release reads a text; −inf for a token that the guard refuses.
+
+        Args:
+            texts: a list of texts.
+
+        Raises:
+            ValueError: if this release is no language model, or its guard lets out no logits.
+        """
+        own = self._tokens()
+        if self.guard.level != "logits":
+            raise ValueError(f"guard={self.guard.name}: expected a guard that lets out log-probabilities")
+        for labels in own.labels(texts):
+            inputs = own.inputs_of(labels[None])
+            answers = self.guard.answer(Query(inputs, self._logits(inputs), self.state, self._logits))[0]
+            yield log_softmax(answers[labels != NO_TOKEN].astype(np.float64), axis=-1)
 
     def _tokens(self) -> Sequences:
         if not isinstance(self.preprocessing, Sequences):

@@ -1,4 +1,4 @@
-"""Leakage of one existing model: at most one shadow model, intervals over records or persons."""
+"""Leakage of one existing model, perhaps beside shadow models: intervals over records or persons."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant
     """
     seen, shadow = subject.view(grant), subject.shadow_view(grant)
     members, persons = seen.membership[0], seen.persons
-    attacked = score_all(subject, applicable(attacks, seen), seen, models=1)
+    attacked = score_all(subject, applicable(attacks, seen), subject.beside_shadows(seen, grant), models=1)
     rows, roc = [*accuracies(seen, {MEMBER_GROUP: members, NONMEMBER_GROUP: ~members})], {}
     for attack, (scores,) in attacked.scores.items():
         named = {"attack": attack.name, "access": attack.threat.access}

@@ -77,6 +77,7 @@ def write_model(
         "needs": {attack: needs["text"] for attack, needs in result.needs.items()},
         "intervals_over": sampling_unit(result),
         "shadow_records": sides.shadow_records, "rows": rows,
+        **({"shadow_models": sides.shadow_models} if sides.shadow_models else {}),
     }  # fmt: skip
     band = "" if sides.over_persons else " a 95 % band and"
     figure = {
@@ -113,7 +114,7 @@ def meaning(result: Result) -> tuple[str, ...]:
     return (
         *limits,
         "An attacker who trains many shadow models, or knows more, finds more. A weak result is no proof of privacy."
-        if sides.shadow_records
+        if sides.shadow_records or sides.shadow_models
         else "An attacker who trains shadow models, or knows more, finds more. A weak result is no proof of privacy.",
         "There is no bound on ε here: it takes records of which a coin decided whether they were trained on"
         " (canaries).",
@@ -180,7 +181,7 @@ def verdict(result: Result) -> list[str]:
         return ["No attack could run; what each would need stands under “Skipped”."]
     row, auc = result.get(tpr_at(REPORTED_FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
     access = auc.access.replace("_", "-").capitalize()
-    shadows = "without the shadow model" if sides.shadow_records else "no shadow models"
+    shadows = "without the shadow model" if sides.shadow_records else f"{sides.shadow_models or 'no'} shadow models"
     leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest}) "
     auc_text = f"has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if row.value is not None and not result.is_tied:
@@ -189,8 +190,9 @@ def verdict(result: Result) -> list[str]:
     leakage += auc_text
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= REPORTED_FPRS[0]:
         leakage += compare_with_guessing(result, result.strongest)
-    unrun = "that learn more from shadow models" if sides.shadow_records else "with shadow models"
-    leakage += f" Attacks {unrun} were not run and usually find more."
+    if not sides.shadow_models:
+        unrun = "that learn more from shadow models" if sides.shadow_records else "with shadow models"
+        leakage += f" Attacks {unrun} were not run and usually find more."
     sentences = [leakage, *by_shadow(result)]
     if sides.over_persons:
         sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")

@@ -18,6 +18,7 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.subjects.answers import AnsweredRecords, shared_rows, view_of
 from palisade.evaluation.subjects.audited_model import AuditedModel
+from palisade.evaluation.subjects.shadow_fleet import ShadowFleet
 from palisade.targets.run import Run
 from palisade.targets.trial_outcomes import TuningOutcome
 
@@ -157,6 +158,7 @@ class ModelSubject(Subject):
         population: further non-members, which attackers hold.
         model: that they may ask about inputs of their choice; None where answers were saved.
         shadow: members and non-members of one shadow model, with its answers about them; None without one.
+        shadows: models of a run that were trained on parts of the same records; None without any.
     """
 
     members: AnsweredRecords
@@ -164,6 +166,7 @@ class ModelSubject(Subject):
     population: AnsweredRecords | None = None
     model: AuditedModel | None = None
     shadow: tuple[AnsweredRecords, AnsweredRecords] | None = None
+    shadows: ShadowFleet | None = None
 
     fewest_scored = 2
     too_few_scored = "gives too few records a score; give more records"
@@ -183,12 +186,17 @@ class ModelSubject(Subject):
             features=self.members.features is not None,
             shared=shared_rows(*both),
             shadow_records=sum(map(len, self.shadow or ())),
+            shadow_models=0 if self.shadows is None else self.shadows.models,
             over_persons=any(side.person_count < len(side) for side in both),
         )
 
     def view(self, grant: Grant, queries: Sequence[str] = (), threats: Sequence[ThreatModel] = ()) -> View:
         """View of the model for attackers, by the one query that was put for each record."""
         return view_of(self.members, self.nonmembers, self.population, grant, self.model)
+
+    def beside_shadows(self, seen: View, grant: Grant) -> View:
+        """A view of the model with its shadows, if there are any; else the view as it is."""
+        return seen if self.shadows is None else self.shadows.beside(seen, grant)
 
     def shadow_view(self, grant: Grant) -> View | None:
         """View of the shadow model about records of its own; None without one."""
@@ -215,6 +223,8 @@ def lacking(attack: Attack, view: View) -> str | None:
     if threat.weights:
         return "needs gradients or checkpoints; train the model with train.py, then grant threat=white_box"
     if threat.knows_defense:
+        if view.models > 1:
+            return reason
         return "needs shadow models, trained by the same recipe on other records; train a fleet of them with train.py"
     if threat.population and view.population is None:
         return "needs non-members of the attacker's own; give further ones as population=<file>"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from running_redis import DURABLE_OPTIONS, redis_server
+from running_server import free_port
 
 from palisade.data.secret import Secret
 from palisade.targets.guards import adversarial_noise, discriminator
@@ -30,3 +33,15 @@ def digits_release(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return folders[guard]
 
     return make
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """Address of a Redis that forgets nothing, with a folder of its own."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server here; .ci/run installs Debian's")
+    port = free_port()
+    server = redis_server(port, tmp_path, *DURABLE_OPTIONS)
+    yield f"redis://127.0.0.1:{port}/0"
+    server.kill()
+    server.wait()

@@ -108,7 +108,7 @@ def test_malformed_bodies_are_refused_in_one_line_and_bounded_memory(digits_rele
         assert packed.status_code == 415
         grown = process.memory_info().rss - before
         assert server.predict(DIGIT_IMAGES[:1]).status_code == 200
-    assert grown <= 32 * 2**20, f"{grown / 2**20:.0f} MB"
+    assert grown <= 20 * 2**20, f"{grown / 2**20:.0f} MB"
     assert "error" not in server.printed() and "Traceback" not in server.printed()
 
 

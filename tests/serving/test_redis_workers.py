@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from running_redis import DURABLE_OPTIONS, redis_server
 from running_server import DIGIT_IMAGES, RunningServer, command, free_port, running
-from test_stores import DURABLE_OPTIONS, redis_server
 
 pytestmark = [
     pytest.mark.slow,

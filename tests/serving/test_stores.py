@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running_redis import redis_server
 from running_server import free_port
 
 from palisade.serving.bodies import RefusedError
@@ -22,8 +20,6 @@ from palisade.serving.memory_store import JOURNAL_NAME, MemoryStore
 from palisade.serving.redis_store import RedisStore, check_durable
 from palisade.serving.settings import Limits, RedisSettings
 
-DURABLE_OPTIONS = ("--appendonly", "yes", "--appendfsync", "always")
-
 
 def client(**limits: float | None) -> Client:
     return Client("alice", Limits(**{"rate": None, "day": None, "budget": None, **limits}), repeats=False)
@@ -31,31 +27,6 @@ def client(**limits: float | None) -> Client:
 
 def charge(of: Client, *digests: bytes) -> Charge:
     return Charge(of, len(digests), list(dict.fromkeys(digests)))
-
-
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server here; .ci/run installs Debian's")
-    port = free_port()
-    server = redis_server(port, tmp_path, *DURABLE_OPTIONS)
-    yield f"redis://127.0.0.1:{port}/0"
-    server.kill()
-    server.wait()
-
-
-def redis_server(port: int, folder: Path, *options: str) -> subprocess.Popen[bytes]:
-    server = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *options],
-        stdout=subprocess.DEVNULL,
-    )
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return server
-        time.sleep(0.02)
-    raise AssertionError("redis-server does not answer")
 
 
 def test_a_budget_counts_different_records_and_repeats_are_free() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from palisade.data.columns import Columns
 from palisade.data.preprocessing import Scale
 from palisade.data.secret import Secret
 from palisade.data.tokens import Tokens
-from palisade.serving.bodies import RefusedError, RowForm
+from palisade.serving.bodies import RefusedError, RowForm, parsed
 from palisade.serving.domain import DomainSettings, domain_of
 from palisade.targets.release import Release, ship
 from palisade.train import composed
@@ -145,6 +146,18 @@ def test_ranges_of_an_array_come_from_a_schema_alone(tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", features=DIGIT_IMAGES[:20])
     with pytest.raises(ValueError, match=r"domain\.reference=.*: expected at least 50 records, not 20"):
         domain_of(DomainSettings(reference=str(tmp_path / "few.npz")), form)
+
+
+@pytest.mark.parametrize("step", [COLUMN_SCHEMA, Scale(shape=(1, 8, 8)), Tokens(length=4)])
+def test_bodies_have_room_for_all_rows_and_no_more(step: Columns | Scale | Tokens) -> None:
+    form = RowForm(step, 20)
+    row = {"age": 1, "job": "[,{"} if isinstance(step, Columns) else "a, b [" * 9
+    rows = DIGIT_IMAGES[:20].tolist() if isinstance(step, Scale) else [row] * 20
+    assert len(form.of_instances(parsed(json.dumps({"instances": rows}).encode(), form.room))) == 20
+    for part in (b"[]", b"{}", b"0"):
+        with pytest.raises(RefusedError, match="expected no more parts than 20 rows have") as refused:
+            parsed(b'{"instances": [' + b",".join([part] * 20_000) + b"]}", form.room)
+        assert refused.value.status == 413
 
 
 def test_texts_are_rows_too() -> None:

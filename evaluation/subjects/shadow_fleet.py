@@ -1,0 +1,122 @@
+"""Models of a run as shadows of one model that exists already: they answer about its records and their copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Real
+
+from palisade.attacks import View
+from palisade.data.preprocessing import Scale
+from palisade.data.settings import place
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.shadows import mismatch_view
+from palisade.evaluation.signals.signals import guarded
+from palisade.evaluation.subjects.audited_model import AuditedModel
+from palisade.targets.run import Run
+
+if TYPE_CHECKING:
+    from palisade.targets.fleet import Fleet
+
+LEAST_RECORDS = 2
+"""Members, and non-members, that stand in the pool of the shadows at least."""
+
+
+@dataclass(frozen=True)
+class ShadowFleet:
+    """The models of a run without a guard, each trained on its part of a pool that holds the audited records.
+
+    Args:
+        run: a complete run.
+    """
+
+    run: Run
+
+    @classmethod
+    def named(cls, setting: Any, model: AuditedModel | None) -> ShadowFleet:
+        """The shadows that `shadows=<folder of a run>` names.
+
+        Args:
+            setting: the folder.
+            model: that is audited.
+
+        Raises:
+            ValueError: if it is no run of arrays whose weights are there, or the audited model stands behind a guard
+                that shadows would need too.
+        """
+        run = Run.existing(place("shadows", setting))
+        if model is None or not model.takes_inputs or (model.is_guarded and model.answers != "predictions"):
+            raise ValueError(
+                f"shadows={setting}: expected null for a model that takes no arrays, or whose guard changes"
+                " probabilities; evaluate a run behind this guard"
+            )
+        if not isinstance(run.dataset.preprocessing, Scale) or not run.has_weights():
+            raise ValueError(
+                f"shadows={setting}: expected a run on arrays of numbers whose weights are kept, as shadows are asked"
+                " about copies of records; train one with data=npz"
+            )
+        return cls(run)
+
+    @property
+    def models(self) -> int:
+        """Number of shadows."""
+        return len(self.run.models())
+
+    def beside(self, target: View, grant: Grant) -> View:
+        """View of the audited model with these as its shadows, which answer as much as it does.
+
+        Args:
+            target: view of the audited model alone, with its records.
+            grant: what attackers see.
+
+        Raises:
+            ValueError: if the records are no inputs of the shadows, some have other classes, or the pool lacks them.
+        """
+        assert target.features is not None
+        level = "probabilities" if target.outputs == "top-k" else target.outputs
+        shown = replace(grant, outputs=level, **({"decimals": None, "top_k": None} if level == "label" else {}))
+        fields: dict[str, Any] = shown.released(self._logits(target.features))
+        if (records := target.population_features) is not None:
+            fields |= {f"population_{key}": values for key, values in shown.released(self._logits(records)).items()}
+            fields |= {"population_labels": target.population_labels, "population_features": records}
+        shadows = View(
+            labels=target.labels,
+            membership=self._membership(target),
+            features=target.features,
+            query=lambda model, x: shown.answer(self._fleet.one(model).predict(self._inputs(x))[0]),
+            groups=self.run.groups(),
+            top_k=target.top_k,
+            **fields,
+        )
+        return mismatch_view(target, shadows)
+
+    def _membership(self, target: View) -> Bool[np.ndarray, "models records"]:
+        """Membership of the audited records, known by their inputs, in each shadow."""
+        data, pool = self.run.dataset, self.run.dataset.split.pool
+        places: dict[bytes, list[int]] = {}
+        for place_in_pool, row in enumerate(data.x[pool]):
+            places.setdefault(np.ascontiguousarray(row).tobytes(), []).append(place_in_pool)
+        own = [places.get(row.tobytes(), []) for row in self._inputs(target.features)]
+        members, in_pool = target.membership[0], np.array([bool(each) for each in own])
+        if min(in_pool[members].sum(), in_pool[~members].sum()) < LEAST_RECORDS:
+            raise ValueError(
+                f"shadows={self.run.folder}: expected a run whose pool holds members and non-members, not"
+                f" {in_pool[members].sum()} and {in_pool[~members].sum()} of them; train it on both files together"
+            )
+        trained = self.run.membership()
+        columns = [trained[:, each].any(axis=1) for each in own]
+        return np.stack(columns, axis=1)
+
+    def _inputs(self, rows: Real[np.ndarray, "records ..."]) -> Float32[np.ndarray, "records ..."]:
+        inputs: Float32[np.ndarray, "records ..."] = self.run.dataset.preprocessing(rows)
+        return inputs
+
+    def _logits(self, rows: Real[np.ndarray, "records ..."]) -> Float32[np.ndarray, "models records classes"]:
+        return self._fleet.predict(self._inputs(rows))
+
+    @cached_property
+    def _fleet(self) -> Fleet:
+        return guarded(self.run).fleet
