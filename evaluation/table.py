@@ -29,7 +29,7 @@ from palisade.evaluation.result import (
     Row,
     tpr_at,
 )
-from palisade.evaluation.utility import CALIBRATION_METRIC, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, Utility, base_metric
 from palisade.targets.config import DEFAULT_GUESSED_SHARE
 from palisade.targets.trial_outcomes import OUTCOMES_FILE, TuningOutcome
 
@@ -108,6 +108,9 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     show(console, drawn(attacks_on_model(results[0])) if alone else _table_of_runs(comparison), *sentences)
     if right := accuracy_text(results):
         console.print(right)
+    if public := results[0].find(base_metric(results[0].utility.metric)):
+        utility = results[0].utility
+        console.print(Text.assemble((f"{utility.words}: ", "dim"), f"the public base has {utility.text(public)}"))
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():

@@ -100,6 +100,11 @@ DOCUMENT_MEASURES: Mapping[str, Utility] = {
 """Measures of language models. Perplexity is e to the nats a token; bits a byte do not depend on the tokens."""
 
 
+def base_metric(metric: str) -> str:
+    """The name of a metric of the public base, such as `base_test_perplexity`."""
+    return f"base_{metric}"
+
+
 CALIBRATION_BINS = 15
 MIN_BIN_RECORDS = 10
 """Fewest records of a bin."""

@@ -36,7 +36,7 @@ from palisade.evaluation.measuring.leakage import (
 from palisade.evaluation.measuring.private_linear import private_linear_utilities
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
-from palisade.evaluation.signals.documents import texts_of
+from palisade.evaluation.signals.documents import base_answers, texts_of
 from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
@@ -47,6 +47,7 @@ from palisade.evaluation.utility import (
     CALIBRATION_METRIC,
     UTILITY_MEASURES,
     Utility,
+    base_metric,
     document_measures,
     measures,
 )
@@ -159,7 +160,8 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
 
 
 def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
-    """Every measure of language models on test documents, and the share of right tokens of each model's own members."""
+    """Every measure of language models on test documents, beside that of the public base that training began with, and
+    the share of right tokens of each model's own members."""
     data, split = run.dataset, run.dataset.split
     alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
     if len(split.test) >= MIN_RECORDS_PER_SIDE:
@@ -169,6 +171,9 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
             values = np.stack([of_model[metric] for of_model in of_models])
             yield row(metric, values, alone)
             yield from rows_of_models(metric, values)
+        if (base := base_answers(run, "test")) is not None:
+            for metric, of_base in document_measures(base, lengths).items():
+                yield Row(metric=base_metric(metric), value=float(of_base.mean()))
     counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
     right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
     members = np.where(run.membership(), right, np.nan)

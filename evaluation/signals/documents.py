@@ -78,17 +78,20 @@ def token_answers(
         copies: losses of their edited copies, if they were asked for.
     """
     y = run.dataset.y[getattr(run.dataset.split, role)[counted]]
-    base = (
-        cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
-        if has_base(run.config["network"])
-        else None
-    )
+    base = base_answers(run, role)
     rows = list(answers(run, role).about(counted))
     return token_answers_of(rows, run.dataset, y, copies, None if base is None else base[counted])
 
 
+def base_answers(run: Run, role: str) -> Shaped[np.ndarray, "documents T"] | None:
+    """Answers of the public model that training began with about the documents of a role, memory-mapped; None without
+    one: all begin alike, by what is public."""
+    if not has_base(run.config["network"]):
+        return None
+    return cached(Run(run.folder), f"base-{role}", partial(_of_base, run, role))
+
+
 def _of_base(run: Run, role: str) -> Shaped[np.ndarray, "documents T"]:
-    """Answers of the public model that training began with: all begin alike, by what is public."""
     from palisade.targets.training import load_fleet
 
     records = getattr(run.dataset.split, role)
