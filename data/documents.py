@@ -18,7 +18,7 @@ from palisade.data.origins import Origins
 from palisade.data.records import Records, name_of
 from palisade.data.sequences import Sequences
 from palisade.data.settings import place
-from palisade.data.subwords import BYTES_TOKENS, TokensOfTexts, UnfittedSubwords, tokens_of
+from palisade.data.subwords import BYTES_TOKENS, DEFAULT_VOCABULARY, TokensOfTexts, UnfittedSubwords, tokens_of
 from palisade.data.table_reader import ending_of, is_table_file, read_table
 from palisade.fields import CheckedFields, CountFromZero, nearest
 
@@ -59,7 +59,7 @@ class Documents(CheckedFields):
     person: str | None = None
     length: Annotated[int, Field(ge=1, le=2**16)] = 128
     tokens: str | Path = BYTES_TOKENS
-    vocabulary: Vocabulary = 2048
+    vocabulary: Vocabulary = DEFAULT_VOCABULARY
     new_tokens: CountFromZero = 0
     name: str | None = None
 

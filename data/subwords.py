@@ -21,6 +21,8 @@ BEGIN_WORD = "<|begin|>"
 MIN_PAIR_COUNT = 10
 """Pairs that occur more seldom in the texts become no token: a rare name would stand in the vocabulary."""
 BYTES_TOKENS, PAIRS_TOKENS = "bytes", "bpe"
+DEFAULT_VOCABULARY = 2048
+"""Entries of byte pairs at most, unless a setting says otherwise."""
 TextStatistics = Literal["file", "reference", "private"]
 REASONS_OF_STATISTICS: Mapping[str, str | None] = {
     "file": None,

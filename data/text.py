@@ -11,7 +11,7 @@ import numpy as np
 from palisade.data.documents import Vocabulary
 from palisade.data.files import PublishedFile
 from palisade.data.records import Records
-from palisade.data.subwords import BYTES_TOKENS, tokens_of
+from palisade.data.subwords import BYTES_TOKENS, DEFAULT_VOCABULARY, tokens_of
 from palisade.data.tokens import Tokens
 
 SST2_URL = "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"
@@ -40,14 +40,17 @@ class SST2:
         name: of the data set.
         root: folder that holds `train.tsv` and `dev.tsv`, each plain or as `.xz`. What is not there is downloaded once
             from its publisher into the user's cache. Either way its checksum must be the published one.
-        length: words of a phrase that are used (`Tokens`); the longest has 56.
+        length: words of a phrase that are used (`Tokens`); the longest has 56. Of documents, tokens (`Documents`).
         buckets: how many numbers stand for words (`Tokens`).
+        tokens: phrases are documents of a language model, such as a public base, and their classes are not used:
+            `bytes`, or a folder with `tokenizer.json` (`Documents`). None: phrases are words to be classified.
     """
 
     name: str = "sst2"
     root: str | None = None
     length: int = 64
     buckets: int = 8192
+    tokens: str | None = None
 
     def load(self) -> Records:
         """Phrases as they were written; those published for testing come last.
@@ -56,14 +59,18 @@ class SST2:
             ValueError: if a file is not the published one, or `length` or `buckets` is out of range.
             OSError: if a file cannot be downloaded.
         """
-        preprocessing = Tokens(length=self.length, buckets=self.buckets)
+        preprocessing = (
+            Tokens(length=self.length, buckets=self.buckets)
+            if self.tokens is None
+            else tokens_of(self.tokens, length=self.length, new_tokens=0, vocabulary=DEFAULT_VOCABULARY)
+        )
         parts = [self._read(name) for name in SST2_CHECKSUMS]
         texts, labels = zip(*(line.split("\t") for part in parts for line in part), strict=True)
         return Records(
             name=self.name,
             rows=np.array(texts, dtype=object),
-            labels=np.array(labels).astype(np.int64),
-            classes=SST2_CLASSES,
+            labels=np.array(labels).astype(np.int64) if self.tokens is None else None,
+            classes=SST2_CLASSES if self.tokens is None else (),
             published=" ".join(SST2_CHECKSUMS.values()),
             preprocessing=preprocessing,
             published_test=np.arange(len(parts[0]), len(texts)),
@@ -103,7 +110,7 @@ class AGNews:
     root: str | None = None
     length: int = 128
     tokens: str = BYTES_TOKENS
-    vocabulary: Vocabulary = 2048
+    vocabulary: Vocabulary = DEFAULT_VOCABULARY
     new_tokens: int = 0
     half: Literal["first", "second"] | None = None
 

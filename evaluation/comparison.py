@@ -19,7 +19,10 @@ from palisade.targets.config import flat
 from palisade.targets.defaults import is_private
 from palisade.targets.tuning import is_tuned
 
-MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
+MAY_DIFFER = (
+    *("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed"),
+    "network.lora",
+)
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
 IGNORED_KEYS = ("data.root", "data.slices")
 """Configuration keys that do not change what is learned: the folder of a data set, and the columns of slices."""
@@ -303,7 +306,8 @@ def check_comparable(runs: Sequence[Configured]) -> None:
     """Refuses runs whose difference would be mistaken for that of their defenses.
 
     Raises:
-        ValueError: if the runs differ in more than defense, guard, canaries, fleet and seed; names the keys.
+        ValueError: if the runs differ in more than defense, guard, canaries, fleet, seed and the rank of low-rank
+            adaptation; names the keys.
     """
     first, free = must_agree(runs[0].config), replaced_settings(runs[0].config)
     for run in runs[1:]:

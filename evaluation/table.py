@@ -13,6 +13,7 @@ from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings, refutation
 from palisade.evaluation.format import NO_NUMBER, bound_text, console_for, empty_table, number, percent, show
 from palisade.evaluation.labels import defense_cell, epsilon_cell, guessing_range, label, series_label
+from palisade.evaluation.measuring.baselines import of_base
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import (
@@ -108,6 +109,9 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     show(console, drawn(attacks_on_model(results[0])) if alone else _table_of_runs(comparison), *sentences)
     if right := accuracy_text(results):
         console.print(right)
+    if public := results[0].find(of_base(results[0].utility.metric)):
+        utility = results[0].utility
+        console.print(Text.assemble((f"{utility.words}: ", "dim"), f"the public base has {utility.text(public)}"))
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():

@@ -112,10 +112,15 @@ class FleetSubject(Subject):
 
 
 def defense_name(config: Mapping[str, Any]) -> str:
-    """The defense of a configuration with the one it builds on, such as `selena(dp_sgd)`."""
-    base = _base_name(config["defense"].get("base"))
-    named: str = config["names"]["defense"]
-    return f"{named}({base})" if base else named
+    """The defense of a configuration with the one it builds on, such as `selena(dp_sgd)`.
+
+    Where products of low rank alone are trained, that is named too: `lora 8` by itself, else `dp_sgd(lora 8)`.
+    """
+    parts = [config["names"]["defense"], _base_name(config["defense"].get("base"))]
+    if (rank := (config["network"].get("lora") or {}).get("rank")) is not None:
+        parts = [*(part for part in parts if part != "none"), f"lora {rank}"]
+    outer, *inner = filter(None, parts)
+    return f"{outer}({', '.join(inner)})" if inner else str(outer)
 
 
 def _base_name(node: Mapping[str, Any] | None) -> str:
