@@ -43,7 +43,7 @@ from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
-from palisade.targets.config import validate_guessed_records
+from palisade.targets.config import at_either_end, validate_guessed_records
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
