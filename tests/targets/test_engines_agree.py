@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -83,6 +84,23 @@ def of_submitit(folder: Path) -> list[int]:
     return [process for process, line in lines.items() if "submitit.core._submit" in line and str(folder) in line]
 
 
+def most_at_once(count: Callable[[], int], work: Callable[[], Run]) -> tuple[Run, int]:
+    """Outcome of some work, and the most of what was counted meanwhile."""
+    counts, over = [0], threading.Event()
+
+    def follow() -> None:
+        while not over.wait(0.05):
+            counts.append(count())
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        return work(), max(counts)
+    finally:
+        over.set()
+        thread.join()
+
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes under /proc")
 
 
@@ -106,6 +124,29 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
         assert outcome.delivered() is None
     assert weights(run) == before and line.done == 5
     assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
+
+
+SPREAD_FLEET = (*SMALL_FLEET, "fleet.models=64", "fleet.at_once=16", "fleet.workers=4")
+
+
+@pytest.mark.slow  # four processes import torch
+@needs_proc
+def test_a_run_of_64_models_spreads_over_four_jobs(tmp_path: Path) -> None:
+    run, most = most_at_once(lambda: len(of_submitit(tmp_path)), lambda: trained(tmp_path, *SPREAD_FLEET, *ON_SLURM))
+    assert len(weights(run)) == 64 and most == 4
+
+
+@needs_proc
+def test_a_job_that_dies_is_submitted_once_more_and_its_reason_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
+    folder = tmp_path / "data" / "run"
+    folder.mkdir(parents=True)
+    with pytest.raises(ChildProcessError, match=r"^a job died twice \(.*\); its output is in .*\.jobs-") as raised:
+        list(engines.run(signal.raise_signal, [(signal.SIGKILL,)], 2, [folder]))
+    assert "killed by SIGKILL" in str(raised.value)
+    assert capfd.readouterr().err == "1 jobs died; what they left is submitted once more\n"
 
 
 @needs_proc
@@ -176,7 +217,7 @@ def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(worker, "_at_work", False)
     run = trained(tmp_path, *SMALL_FLEET, "fleet.workers=1", "fleet.models=6")
     protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
-    outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol))
+    outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol, *runs.fixed_on(run, protocol)))
     (place, result) = outcome.delivered()
     assert place == (run.folder, "none") and not run.metrics.exists()
     changes[7].apply(run.folder)
