@@ -136,9 +136,9 @@ def measure_and_keep(
     """
     run = Run(folder, guard)
     check_unchanged(run, measured)
-    kept = _kept(run, protocol, measured, measure(run, protocol, slices=slices))
+    result = _stored(run, protocol, measured, measure(run, protocol, slices=slices))
     progress.report(run.name, len(protocol.nodes_on(run)))
-    return (folder, guard), kept
+    return (folder, guard), result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,10 +273,10 @@ def keep_joined(cut: CutRun, facts: RunFacts, shares: Sequence[AttackShare]) -> 
     result = joined(cut.run, cut.protocol, facts, shares)
     strongest = [result.strongest] if result.attacks else []
     scores = {name: np.load(cut.path(name), mmap_mode="r") for name in strongest}
-    return cut.place, _kept(cut.run, cut.protocol, cut.measured, looked_into(sight, result, scores))
+    return cut.place, _stored(cut.run, cut.protocol, cut.measured, looked_into(sight, result, scores))
 
 
-def _kept(run: Run, protocol: AttackProtocol, measured: Mapping[str, Any], result: Result) -> Result:
+def _stored(run: Run, protocol: AttackProtocol, measured: Mapping[str, Any], result: Result) -> Result:
     """Writes the result of a run, and gives it as from the file: the same whether measured for a report or before."""
     content = {**measured, "results": result.to_json()}
     write_json(run.metrics, content)

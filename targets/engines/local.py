@@ -47,7 +47,7 @@ EXCEPTION_EXIT_CODE = 1
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Variable of the environment by which CUDA sees some GPUs alone, numbered anew."""
 
-AHEAD = 2
+ITEMS_AHEAD = 2
 """Items that wait beside those that are at work, so that no worker waits while the next are begun."""
 
 _pool: ProcessPoolExecutor | None = None
@@ -120,7 +120,7 @@ class LocalEngine(WorkEngine):
             futures: dict[Future[Result], int] = {}
             processes: dict[int, BaseProcess] = {}
             try:
-                for number, item in [*left.items(), *islice(numbered, workers + AHEAD - len(left))]:
+                for number, item in [*left.items(), *islice(numbered, workers + ITEMS_AHEAD - len(left))]:
                     left[number] = item
                     futures[self._submitted(function, item, workers, processes)] = number
                 while futures:

@@ -52,7 +52,7 @@ def cluster() -> Iterator[Any]:
 
 
 def on_ray(cluster: Any) -> tuple[str, ...]:
-    return (*ON_RAY, f"engine.address='{cluster.address}'")
+    return (*ON_RAY, "fleet.workers=4", f"engine.address='{cluster.address}'")
 
 
 def ray_tasks() -> dict[int, str]:

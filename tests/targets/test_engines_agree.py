@@ -65,7 +65,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trained(tmp_path_factory.mktemp("here"), *SMALL_FLEET, "fleet.workers=1")
 
 
-@pytest.mark.parametrize("words", [("fleet.workers=2",), ON_SLURM], ids=["local", "slurm"])
+@pytest.mark.parametrize("words", [("fleet.workers=2",), (*ON_SLURM, "fleet.workers=4")], ids=["local", "slurm"])
 def test_engines_agree_to_the_byte(expected: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     with Progress(tmp_path, total=32) as line:
         run = trained(tmp_path / "runs", *SMALL_FLEET, *words)
