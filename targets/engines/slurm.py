@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
 """Interval at which jobs are asked whether they have ended."""
 
+CANCELLATION_SECONDS = 10.0
+"""Time that processes of this machine have to end."""
 MAX_JOBS_PER_ARRAY = 1000
 """Slurm refuses larger arrays, unless its administrators allow for them."""
 
@@ -83,8 +85,8 @@ class SlurmEngine(WorkEngine):
                     for place, job in ended:
                         try:
                             outcome: worker.Outcome = job.result()
-                        except (FailedJobError, UncompletedJobError) as error:
-                            reason = _last_line(str(error))
+                        except (FailedJobError, UncompletedJobError):
+                            reason = _reason(job)
                             continue
                         result = outcome.delivered()
                         del left[place]
@@ -112,6 +114,9 @@ class SlurmEngine(WorkEngine):
         except BaseException:
             for job in jobs.values():
                 job.cancel(check=False)
+            patience = time.monotonic() + CANCELLATION_SECONDS
+            while self.cluster == "local" and time.monotonic() < patience and not all(j.done() for j in jobs.values()):
+                time.sleep(SECONDS_BETWEEN_LOOKS["local"])
             raise
 
     def _submitted(
@@ -165,8 +170,10 @@ def _heard_interrupts() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _last_line(error: str) -> str:
-    return next(line for line in error.splitlines()[::-1] if line.strip("- "))
+def _reason(job: submitit.Job[Any]) -> str:
+    """Why a job has no result: its state, such as OUT_OF_MEMORY or NODE_FAIL, and the last line of its errors."""
+    said = [line for line in (job.stderr() or "").splitlines() if line.strip()][-1:]
+    return ": ".join([f"state {job.state}", *said])
 
 
 class PreemptibleItem:
