@@ -106,9 +106,10 @@ class LocalEngine(WorkEngine):
 
         Items that a dead worker left undone, and the pool that ends with it, are run once more by new processes.
         """
-        first = list(islice(waiting := iter(items), 2))
+        waiting = iter(items)
+        first = list(islice(waiting, 2 if workers > 1 else 0))
         waiting = chain(first, waiting)
-        if min(workers, len(first)) <= 1:
+        if len(first) <= 1:
             return (worker.called(function, item) for item in waiting)
         return self._pooled(function, enumerate(waiting), workers)
 

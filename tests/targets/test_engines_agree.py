@@ -173,7 +173,7 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
     content, numbers = pickled((function, item), {7: run.folder})
     assert numbers == [7]
     data, files = run.dataset, packed(run.folder)
-    configs = [value for value in item if isinstance(value, dict)]
+    configs = [value for value in item if isinstance(value, dict) and "data" in value]
     texts = tuple(map(data_settings, [run.config, *configs]))
     parcel = Parcel(work=content, names={7: run.name}, user_chosen={7: True}, data_settings=texts, device="cpu")
     secret, keys = run.secret, []
