@@ -65,6 +65,11 @@ class SlurmEngine(WorkEngine):
         super().__post_init__()
         if importlib.util.find_spec("submitit") is None:
             raise ValueError("engine=slurm: expected the package submitit; pip install -e '.[sweep]'")
+        if self.cluster == "slurm" and shutil.which("srun") is None:
+            raise ValueError(
+                "engine.cluster=slurm: expected a machine that may submit jobs of Slurm, and there is no srun; go to"
+                " one, or choose local"
+            )
 
     def count(self, workers: int | str) -> int:
         """Number of jobs that run at a time."""

@@ -266,6 +266,13 @@ def test_an_engine_that_is_not_installed_names_its_extra(
         train_run(composed(*SMALL_FLEET, f"engine={name}"))
 
 
+def test_slurm_is_missed_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"^engine\.cluster=slurm: expected a machine that may submit jobs of Slurm"):
+        train_run(composed(*SMALL_FLEET, f"runs={tmp_path}", "engine=slurm"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_tasks_of_ray_are_single_processes() -> None:
     pytest.importorskip("ray", reason="needs the extra `ray`")
     with pytest.raises(ValueError, match=r"^engine\.devices_per_model=2: expected 1"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import call
+from commands import REPOSITORY_ROOT, RUN_INTERPRETER
 
 from palisade.targets import engines
 from palisade.targets.run import Run
@@ -137,7 +137,13 @@ def pretended_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow  # every job imports torch
 def test_a_sweep_is_one_array_of_slurm_over_the_chunks_of_all_its_runs(tmp_path: Path, pretended_slurm: Path) -> None:
     sweep = ("-m", "seed=0,1", *TINY_RUN, "engine=slurm", "engine.jobs=3", "quiet=true")
-    done = call("train.py", *sweep, folder=tmp_path)
+    done = RUN_INTERPRETER(
+        [sys.executable, REPOSITORY_ROOT / "train.py", *sweep],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert (done.returncode, done.stdout) == (0, "2 done, 0 failed, 0 skipped\n"), done.stderr
     assert (pretended_slurm / "submitted").read_text() == "array=0-3%3\n"
     runs = [Run(folder) for folder in sorted(tmp_path.glob("runs/digits/*"))]
