@@ -104,7 +104,7 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(job, Trials):
         return job.skipped()
     if side_by_side.must_wait(job):
-        return job.outcome(side_by_side.POSTPONED)
+        return job.outcome(side_by_side.POSTPONED_STATUS)
     if job.is_cached:
         return job.reuse()
     from palisade.evaluation.plan import say_reach

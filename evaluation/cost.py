@@ -14,7 +14,7 @@ from palisade.attacks.parts.blocks import NUMBERS_AT_ONCE
 from palisade.attacks.parts.neighbor_copies import COPY_COUNT
 from palisade.attacks.parts.view import is_vectors
 from palisade.evaluation.format import console_for, counted_runs, empty_table, show
-from palisade.evaluation.measuring.runs import stored_result
+from palisade.evaluation.measuring.runs import MIN_SCORES_TO_CUT, scores_of, stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
@@ -59,6 +59,7 @@ class EvaluationCost:
         seconds: on one core, by step: answers, signals, each attack, metrics, training.
         memory: anonymous resident memory of its process.
         disk: what it would add to the run's folder.
+        cut: whether workers share it, if there are fewer runs than workers.
     """
 
     run: str
@@ -67,6 +68,7 @@ class EvaluationCost:
     seconds: Mapping[str, Seconds]
     memory: Megabytes = 0.0
     disk: Megabytes = 0.0
+    cut: bool = False
 
     @property
     def minutes(self) -> float:
@@ -138,6 +140,7 @@ def cost_of(run: Run, protocol: AttackProtocol, rehearsal: RehearsedTimes) -> Ev
         seconds=seconds,
         memory=memory(models, records, len(protocol.queries), classes, attacks=len(rehearsal.attacks)),
         disk=stored / 1e6 + trained["megabytes"],
+        cut=scores_of(run, protocol) >= MIN_SCORES_TO_CUT,
     )
 
 
@@ -184,24 +187,26 @@ def answer_time(run: Run) -> AnswerTime:
 
 
 def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:
-    """Prints a line per run and the total: runs side by side, as many as there are processes."""
-    processes = max(1, min(engines.count("auto"), sum(1 for cost in costs if cost.seconds)))
+    """Prints a line per run and the total: runs side by side, or steps of runs, as many as there are processes."""
+    work = [max(cost.seconds.values()) / 60 if cost.cut else cost.minutes for cost in costs if cost.seconds]
+    resident = [cost.memory for cost in costs if cost.seconds for _ in (cost.seconds if cost.cut else ["run"])]
+    processes = max(1, min(engines.count("auto"), len(resident)))
     minutes = [cost.minutes for cost in costs]
     start = START_SECONDS / 60 if any(minutes) else 0.0
     table = empty_table()
     for place, heading in enumerate(("run", "models", "to train", "about minutes", "MB of memory", "MB of disk")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = (
-        counted_runs(len(costs)) + (f", {processes} at a time" if processes > 1 else ""),
+        counted_runs(len(costs)) + (f", {processes} workers" if processes > 1 else ""),
         sum(cost.models for cost in costs),
         sum(cost.to_train for cost in costs),
-        start + max(sum(minutes) / processes, *minutes, 0.0),
-        sum(sorted((cost.memory for cost in costs), reverse=True)[:processes]),
+        start + max(sum(minutes) / processes, *work, 0.0),
+        sum(sorted(resident, reverse=True)[:processes]),
         sum(cost.disk for cost in costs),
     )
     lines = [(cost.run, cost.models, cost.to_train, cost.minutes, cost.memory, cost.disk) for cost in costs]
-    for name, models, to_train, taken, resident, stored in (*lines, total):
-        table.add_row(name, str(models), str(to_train), f"{taken:.1f}", f"{resident:,.0f}", f"{stored:,.1f}")
+    for name, models, to_train, taken, held, stored in (*lines, total):
+        table.add_row(name, str(models), str(to_train), f"{taken:.1f}", f"{held:,.0f}", f"{stored:,.1f}")
     show(console_for(), table)
 
 

@@ -150,9 +150,9 @@ class ComposedLoader(ConfigLoaderImpl):
 
 def is_postponed(job: JobReturn) -> bool:
     """True for a run that waits for another one of its folder."""
-    from palisade.targets.side_by_side import POSTPONED
+    from palisade.targets.side_by_side import POSTPONED_STATUS
 
-    return job.status != JobStatus.FAILED and bool(job.return_value["status"] == POSTPONED)
+    return job.status != JobStatus.FAILED and bool(job.return_value["status"] == POSTPONED_STATUS)
 
 
 def total(configs: Sequence[DictConfig]) -> int:

@@ -16,7 +16,7 @@ from palisade.commandline import one_line
 from palisade.targets import engines
 from palisade.targets.job import Job
 
-POSTPONED = "postponed"
+POSTPONED_STATUS = "postponed"
 """Status of a run that must wait until another one of the same folder, such as with another guard, is over."""
 
 _open: dict[Path, BegunRun] | None = None

@@ -197,16 +197,24 @@ class AttackShare(NamedTuple):
     skipped: Mapping[str, str]
 
 
-def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bounds: bool = True) -> Result:
+def measure(
+    run: Run,
+    protocol: AttackProtocol,
+    source: Run | None = None,
+    *,
+    slices: Slices | None = None,
+    bounds: bool = True,
+) -> Result:
     """Attacks a run; the strongest attack is also looked at by class, by slice and by record.
 
     Args:
         run: whose models are the targets.
         protocol: how they are attacked.
         source: another run whose models are the shadows, instead of the run's own.
+        slices: groups of records by which results are read; None: read by the settings of both.
         bounds: whether ε is bounded from below: one way more of auditing the run, for which others pay.
     """
-    sight = Sight.of(run, protocol, protocol.slices_of(run), source)
+    sight = Sight.of(run, protocol, slices or protocol.slices_of(run), source)
     facts = facts_of(sight, bounds=bounds)
     share, scores = attack_share(sight, sight.attacks)
     return looked_into(sight, joined(run, protocol, facts, [share]), scores)

@@ -31,7 +31,7 @@ from palisade.evaluation.measuring.measure import (
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.signals import view
-from palisade.evaluation.signals.stored import MODELS_AT_ONCE, ask_some, stamp, unasked
+from palisade.evaluation.signals.stored import MODELS_AT_ONCE, ask_some, unasked
 from palisade.evaluation.subjects.subject import FleetSubject
 from palisade.evaluation.utility import Utility
 from palisade.targets import engines, progress
@@ -58,7 +58,7 @@ def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
             train_shadows_of(run, protocol)
         total = sum(len(protocol.nodes_on(run)) for run in missing)
         with progress.Progress(missing[0].folder.parent, total, "attacks"):
-            items = [(run.folder, run.guard, protocol) for run in whole]
+            items = [(run.folder, run.guard, protocol, *fixed_on(run, protocol)) for run in whole]
             measured = dict(engines.run(measure_and_keep, items, "auto", [run.folder for run in whole]))
             measured |= dict(in_shares(cut, protocol, workers))
     # Another evaluation may have put its own in the place of what was just measured.
@@ -111,13 +111,34 @@ def train_shadows_of(run: Run, protocol: AttackProtocol) -> None:
                 attack.run(seen)  # for the files of the models alone
 
 
-def measure_and_keep(folder: Path, guard: str, protocol: AttackProtocol) -> tuple[Place, Result]:
-    """The work item of a process: one run."""
+def fixed_on(run: Run, protocol: AttackProtocol) -> tuple[Slices, dict[str, Any]]:
+    """Slices of a run, whose table a node need not have, and what its results are known by if others extend it."""
+    return protocol.slices_of(run), {"key": protocol.key(run), "models": len(run.models())}
+
+
+def check_unchanged(run: Run, measured: Mapping[str, Any]) -> None:
+    """Raises ValueError if models were added to a run since it was known what is measured."""
+    if len(run.models()) != measured["models"]:
+        raise ValueError(f"runs={run.folder}: expected nobody to train it while it is attacked; evaluate it again")
+
+
+def measure_and_keep(
+    folder: Path, guard: str, protocol: AttackProtocol, slices: Slices, measured: Mapping[str, Any]
+) -> tuple[Place, Result]:
+    """The work item of a process: one run.
+
+    Args:
+        folder: of the run.
+        guard: the label of the guard before its models.
+        protocol: how it is attacked.
+        slices: groups of its records.
+        measured: `key` and `models` of the results.
+    """
     run = Run(folder, guard)
-    measured = {"key": protocol.key(run), "models": len(run.models())}  # before others may extend the run
-    kept = _kept(run, protocol, measured, measure(run, protocol))
+    check_unchanged(run, measured)
+    result = _stored(run, protocol, measured, measure(run, protocol, slices=slices))
     progress.report(run.name, len(protocol.nodes_on(run)))
-    return (folder, guard), kept
+    return (folder, guard), result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +150,6 @@ class CutRun:
         guard: the label of the guard before its models.
         protocol: how it is attacked.
         slices: groups of its records; nodes without the table that holds them need it not.
-        stamp: of its models.
         measured: `key` and `models` of the results.
         scores: folder in which the scores of each attack lie until the strongest is known.
     """
@@ -138,7 +158,6 @@ class CutRun:
     guard: str
     protocol: AttackProtocol
     slices: Slices
-    stamp: str
     measured: Mapping[str, Any]
     scores: Path
 
@@ -152,9 +171,10 @@ class CutRun:
         scores = temporary_path(signals / f"{run.guard}-scores")
         scores.mkdir(mode=0o700)
         try:
+            slices, measured = fixed_on(run, protocol)
             yield cls(
-                folder=run.folder, guard=run.guard, protocol=protocol, slices=protocol.slices_of(run), stamp=stamp(run),
-                measured={"key": protocol.key(run), "models": len(run.models())}, scores=scores,
+                folder=run.folder, guard=run.guard, protocol=protocol, slices=slices,
+                measured=measured, scores=scores,
             )  # fmt: skip
         finally:
             shutil.rmtree(scores, ignore_errors=True)
@@ -179,8 +199,7 @@ class CutRun:
         known = (self.folder, self.guard, self.measured["key"])
         if _last_sight is None or _last_sight[0] != known:
             _last_sight = None  # before another takes its place in memory
-            if stamp(self.run) != self.stamp:
-                raise ValueError(f"{self.folder} was trained on while it was attacked; evaluate it again")
+            check_unchanged(self.run, self.measured)
             _last_sight = known, Sight.of(self.run, self.protocol, self.slices)
         return _last_sight[1]
 
@@ -254,10 +273,10 @@ def keep_joined(cut: CutRun, facts: RunFacts, shares: Sequence[AttackShare]) -> 
     result = joined(cut.run, cut.protocol, facts, shares)
     strongest = [result.strongest] if result.attacks else []
     scores = {name: np.load(cut.path(name), mmap_mode="r") for name in strongest}
-    return cut.place, _kept(cut.run, cut.protocol, cut.measured, looked_into(sight, result, scores))
+    return cut.place, _stored(cut.run, cut.protocol, cut.measured, looked_into(sight, result, scores))
 
 
-def _kept(run: Run, protocol: AttackProtocol, measured: Mapping[str, Any], result: Result) -> Result:
+def _stored(run: Run, protocol: AttackProtocol, measured: Mapping[str, Any], result: Result) -> Result:
     """Writes the result of a run, and gives it as from the file: the same whether measured for a report or before."""
     content = {**measured, "results": result.to_json()}
     write_json(run.metrics, content)

@@ -38,7 +38,7 @@ EXCEPTION_EXIT_CODE = 1
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 """Variable of the environment by which CUDA sees some GPUs alone, numbered anew."""
 
-AHEAD = 2
+ITEMS_AHEAD = 2
 """Items that wait beside those that are at work, so that no worker waits while the next are begun."""
 
 _pool: ProcessPoolExecutor | None = None
@@ -97,9 +97,10 @@ class LocalEngine(WorkEngine):
 
         Items that a dead worker left undone, and the pool that ends with it, are run once more by new processes.
         """
-        first = list(islice(waiting := iter(items), 2))
+        waiting = iter(items)
+        first = list(islice(waiting, 2 if workers > 1 else 0))
         waiting = chain(first, waiting)
-        if min(workers, len(first)) <= 1:
+        if len(first) <= 1:
             return (worker.called(function, item) for item in waiting)
         return self._pooled(function, enumerate(waiting), workers)
 
@@ -111,7 +112,7 @@ class LocalEngine(WorkEngine):
             futures: dict[Future[Result], int] = {}
             processes: dict[int, BaseProcess] = {}
             try:
-                for number, item in [*left.items(), *islice(numbered, workers + AHEAD - len(left))]:
+                for number, item in [*left.items(), *islice(numbered, workers + ITEMS_AHEAD - len(left))]:
                     left[number] = item
                     futures[self._submitted(function, item, workers, processes)] = number
                 while futures:

@@ -12,6 +12,10 @@ PLACES_KEY = "network"
 """Key of settings whose texts may be places of files, such as weights; data travel."""
 
 
+INSTALLED_MODULES = ("palisade", "torch")
+"""Modules of settings that every node has anyway."""
+
+
 class OwnFile(NamedTuple):
     """A module or file that a setting names.
 
@@ -58,7 +62,7 @@ def own_files(value: Any, key: str = "") -> Iterator[OwnFile]:
         for inner in value:
             yield from own_files(inner, key)
     elif isinstance(value, str):
-        if key.endswith("_target_") and (module := value.split(".")[0]) != "palisade":
+        if key.endswith("_target_") and (module := value.split(".")[0]) not in INSTALLED_MODULES:
             yield OwnFile(key, value, module)
         elif key.startswith(f"{PLACES_KEY}.") and Path(value).exists():
             yield OwnFile(key, value)

@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
 """Interval at which jobs are asked whether they have ended."""
 
+CANCELLATION_SECONDS = 10.0
+"""Time that processes of this machine have to end."""
 MAX_JOBS_PER_ARRAY = 1000
 """Slurm refuses larger arrays, unless its administrators allow for them."""
 
@@ -63,6 +65,11 @@ class SlurmEngine(WorkEngine):
         super().__post_init__()
         if importlib.util.find_spec("submitit") is None:
             raise ValueError("engine=slurm: expected the package submitit; pip install -e '.[sweep]'")
+        if self.cluster == "slurm" and shutil.which("srun") is None:
+            raise ValueError(
+                "engine.cluster=slurm: expected a machine that may submit jobs of Slurm, and there is no srun; go to"
+                " one, or choose local"
+            )
 
     def count(self, workers: int | str) -> int:
         """Number of jobs that run at a time."""
@@ -83,8 +90,8 @@ class SlurmEngine(WorkEngine):
                     for place, job in ended:
                         try:
                             outcome: worker.Outcome = job.result()
-                        except (FailedJobError, UncompletedJobError) as error:
-                            reason = _last_line(str(error))
+                        except (FailedJobError, UncompletedJobError):
+                            reason = _reason(job)
                             continue
                         result = outcome.delivered()
                         del left[place]
@@ -112,6 +119,9 @@ class SlurmEngine(WorkEngine):
         except BaseException:
             for job in jobs.values():
                 job.cancel(check=False)
+            patience = time.monotonic() + CANCELLATION_SECONDS
+            while self.cluster == "local" and time.monotonic() < patience and not all(j.done() for j in jobs.values()):
+                time.sleep(SECONDS_BETWEEN_LOOKS["local"])
             raise
 
     def _submitted(
@@ -165,8 +175,10 @@ def _heard_interrupts() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _last_line(error: str) -> str:
-    return next(line for line in error.splitlines()[::-1] if line.strip("- "))
+def _reason(job: submitit.Job[Any]) -> str:
+    """Why a job has no result: its state, such as OUT_OF_MEMORY or NODE_FAIL, and the last line of its errors."""
+    said = [line for line in (job.stderr() or "").splitlines() if line.strip()][-1:]
+    return ": ".join([f"state {job.state}", *said])
 
 
 class PreemptibleItem:

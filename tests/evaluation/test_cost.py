@@ -176,7 +176,17 @@ def test_runs_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch
     each = {"models": 4, "memory": 500.0, "disk": 10.0}
     show_evaluation_costs([EvaluationCost(run=name, seconds={"a": 600.0}, **each) for name in "abc"])
     total = capsys.readouterr().out.splitlines()[-2].split()
-    assert total[-5:] == ["12", "0", "15.1", "1,000", "30.0"] and total[:5] == ["3", "runs,", "2", "at", "a"]
+    assert total[-5:] == ["12", "0", "15.1", "1,000", "30.0"] and total[:4] == ["3", "runs,", "2", "workers"]
+
+
+def test_steps_of_a_large_run_stand_side_by_side(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costing.engines, "count", lambda _: 2)
+    seconds = {"answers": 60.0, "lira": 240.0, "rmia": 300.0}
+    show_evaluation_costs([EvaluationCost(run="a", seconds=seconds, models=4, memory=500.0, cut=True)])
+    total = capsys.readouterr().out.splitlines()[-2].split()
+    assert total[-5:] == ["4", "0", "5.1", "1,000", "0.0"]
 
 
 def test_seconds_are_finite(fresh: Run) -> None:

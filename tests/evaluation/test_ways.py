@@ -19,7 +19,7 @@ from palisade.evaluate import all_attacks
 from palisade.evaluation.claims import level_of, violations, ways_tried
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring import measure as measuring
-from palisade.evaluation.measuring.runs import measure_and_keep, results_of
+from palisade.evaluation.measuring.runs import fixed_on, measure_and_keep, results_of
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.report.page import render
@@ -229,7 +229,8 @@ def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.
 
     def meanwhile(*scores: Any, **settings: Any) -> Any:
         monkeypatch.setattr(measuring, "audit_records", guess)
-        other.append(dict(measure_and_keep(run.folder, run.guard, protocol(0.3))[1].audit))
+        guessing = protocol(0.3)
+        other.append(dict(measure_and_keep(run.folder, run.guard, guessing, *fixed_on(run, guessing))[1].audit))
         return guess(*scores, **settings)
 
     other: list[dict[str, Any]] = []

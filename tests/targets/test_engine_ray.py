@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_engines_agree import ON_RAY, SMALL_FLEET, expected, logged, restored, trained, weights
+from test_engines_agree import (
+    ON_RAY,
+    SMALL_FLEET,
+    SPREAD_FLEET,
+    THREE_ATTACKS,
+    expected,
+    logged,
+    most_at_once,
+    restored,
+    trained,
+    weights,
+)
 
+from palisade.evaluation.measuring import runs
 from palisade.evaluation.measuring.runs import results_of
-from palisade.evaluation.protocol import AttackProtocol
 from palisade.targets import engines
 from palisade.targets.engines.ray import RayEngine
 from palisade.targets.progress import Progress
@@ -23,8 +34,7 @@ from palisade.train import composed, train_run
 
 __all__ = ["expected", "restored"]  # fixtures
 
-pytestmark = pytest.mark.slow
-NODE_SETTINGS: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+NODE_SETTINGS: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +52,7 @@ def cluster() -> Iterator[Any]:
 
 
 def on_ray(cluster: Any) -> tuple[str, ...]:
-    return (*ON_RAY, f"engine.address='{cluster.address}'")
+    return (*ON_RAY, "fleet.workers=4", f"engine.address='{cluster.address}'")
 
 
 def ray_tasks() -> dict[int, str]:
@@ -78,17 +88,41 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
                 assert form not in content, path
 
 
-def test_an_evaluation_by_ray_is_the_same(expected: Run, cluster: Any) -> None:
-    protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
+@pytest.mark.slow
+def test_an_evaluation_by_ray_is_the_same(expected: Run, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although each attack is another task."""
+    monkeypatch.setattr(runs, "MIN_SCORES_TO_CUT", 1)
+    monkeypatch.setattr(engines, "count", lambda asked: 2)
+    protocol = THREE_ATTACKS
     engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
     (there,) = results_of([expected], protocol)
     written = expected.metrics.read_bytes()
     expected.metrics.unlink()
     engines.choose({"_target_": "palisade.targets.engines.local.LocalEngine"})
+    monkeypatch.setattr(engines, "count", lambda asked: 1)
     (here,) = results_of([expected], protocol)
     assert here.to_json() == there.to_json() and expected.metrics.read_bytes() == written
 
 
+@pytest.mark.slow
+def test_a_run_of_64_models_spreads_over_four_tasks(cluster: Any, tmp_path: Path) -> None:
+    run, most = most_at_once(lambda: len(ray_tasks()), lambda: trained(tmp_path, *SPREAD_FLEET, *on_ray(cluster)))
+    assert len(weights(run)) == 64 and most == 4
+
+
+@pytest.mark.slow
+def test_own_files_that_a_node_lacks_are_named_before_anything_starts(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    monkeypatch.chdir(tmp_path)  # where a relative place is another one on a node
+    settings = {"data": {}, "network": {"_target_": "palisade.targets.networks.MLP", "base": "weights"}}
+    engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
+    with pytest.raises(ValueError, match=r"^network\.base=weights: expected on every node of engine=ray"):
+        list(engines.run(print, [(settings,)], 2, []))
+
+
+@pytest.mark.slow
 def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run) -> None:
     engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": cluster.address})
     results = engines.run(time.sleep, [(0,), (100,), (100,)], 2, [])
@@ -98,6 +132,7 @@ def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run)
     wait_for(lambda: not ray_tasks())
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster: Any, tmp_path: Path) -> None:
     gone: list[int] = []
     for node in list(cluster.worker_nodes):

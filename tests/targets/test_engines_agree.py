@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -64,7 +65,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return trained(tmp_path_factory.mktemp("here"), *SMALL_FLEET, "fleet.workers=1")
 
 
-@pytest.mark.parametrize("words", [("fleet.workers=2",), ON_SLURM], ids=["local", "slurm"])
+@pytest.mark.parametrize("words", [("fleet.workers=2",), (*ON_SLURM, "fleet.workers=4")], ids=["local", "slurm"])
 def test_engines_agree_to_the_byte(expected: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     with Progress(tmp_path, total=32) as line:
         run = trained(tmp_path / "runs", *SMALL_FLEET, *words)
@@ -81,6 +82,23 @@ def of_submitit(folder: Path) -> list[int]:
         with suppress(OSError):
             lines[int(place.parent.name)] = place.read_bytes().decode(errors="replace")
     return [process for process, line in lines.items() if "submitit.core._submit" in line and str(folder) in line]
+
+
+def most_at_once(count: Callable[[], int], work: Callable[[], Run]) -> tuple[Run, int]:
+    """Outcome of some work, and the most of what was counted meanwhile."""
+    counts, over = [0], threading.Event()
+
+    def follow() -> None:
+        while not over.wait(0.05):
+            counts.append(count())
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        return work(), max(counts)
+    finally:
+        over.set()
+        thread.join()
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes under /proc")
@@ -108,6 +126,28 @@ def test_a_preempted_job_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {*logged(run)} <= {*log}, "the model that was being written may have no line"
 
 
+SPREAD_FLEET = (*SMALL_FLEET, "fleet.models=64", "fleet.at_once=16", "fleet.workers=4")
+
+
+@pytest.mark.slow  # four processes import torch
+@needs_proc
+def test_a_run_of_64_models_spreads_over_four_jobs(tmp_path: Path) -> None:
+    run, most = most_at_once(lambda: len(of_submitit(tmp_path)), lambda: trained(tmp_path, *SPREAD_FLEET, *ON_SLURM))
+    assert len(weights(run)) == 64 and most == 4
+
+
+@needs_proc
+def test_a_job_that_dies_is_submitted_once_more_and_its_reason_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
+    folder = tmp_path / "data" / "run"
+    folder.mkdir(parents=True)
+    with pytest.raises(ChildProcessError, match=r"^a job died twice \(state \w+.*\); its output is in .*\.jobs-"):
+        list(engines.run(signal.raise_signal, [(signal.SIGKILL,)], 2, [folder]))
+    assert capfd.readouterr().err == "1 jobs died; what they left is submitted once more\n"
+
+
 @needs_proc
 def test_jobs_end_with_the_command(tmp_path: Path) -> None:
     """Also where interrupts are ignored, as by a command in the background."""
@@ -133,7 +173,7 @@ def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> An
     content, numbers = pickled((function, item), {7: run.folder})
     assert numbers == [7]
     data, files = run.dataset, packed(run.folder)
-    configs = [value for value in item if isinstance(value, dict)]
+    configs = [value for value in item if isinstance(value, dict) and "data" in value]
     texts = tuple(map(data_settings, [run.config, *configs]))
     parcel = Parcel(work=content, names={7: run.name}, user_chosen={7: True}, data_settings=texts, device="cpu")
     secret, keys = run.secret, []
@@ -176,7 +216,7 @@ def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(worker, "_at_work", False)
     run = trained(tmp_path, *SMALL_FLEET, "fleet.workers=1", "fleet.models=6")
     protocol = AttackProtocol(attacks={"lira": {"_target_": "palisade.attacks.LiRA"}})
-    outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol))
+    outcome, changes = carried(run, measure_and_keep, (run.folder, "none", protocol, *runs.fixed_on(run, protocol)))
     (place, result) = outcome.delivered()
     assert place == (run.folder, "none") and not run.metrics.exists()
     changes[7].apply(run.folder)
@@ -224,6 +264,13 @@ def test_an_engine_that_is_not_installed_names_its_extra(
     monkeypatch.setattr("importlib.util.find_spec", lambda asked: None if asked == package else spec_of(asked))
     with pytest.raises(ValueError, match=rf"^engine=.*: expected the package {package}; pip install -e '\.\["):
         train_run(composed(*SMALL_FLEET, f"engine={name}"))
+
+
+def test_slurm_is_missed_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"^engine\.cluster=slurm: expected a machine that may submit jobs of Slurm"):
+        train_run(composed(*SMALL_FLEET, f"runs={tmp_path}", "engine=slurm"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_tasks_of_ray_are_single_processes() -> None:

@@ -9,15 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import call
+from commands import REPOSITORY_ROOT, RUN_INTERPRETER
 
 from palisade.targets import engines
 from palisade.targets.run import Run
-from palisade.targets.side_by_side import POSTPONED, BegunRun, gathering, train_all
+from palisade.targets.side_by_side import POSTPONED_STATUS, BegunRun, gathering, train_all
 from palisade.train import composed, train_run
 
-TINY = ("data=digits", "network.hidden=[8]", "trainer.epochs=2", "fleet.models=4", "fleet.at_once=2", "secret=unspoken")
-DIVERGING = ("trainer.optimizer.lr=1e30",)
+TINY_RUN = (
+    "data=digits",
+    "network.hidden=[8]",
+    "trainer.epochs=2",
+    "fleet.models=4",
+    "fleet.at_once=2",
+    "secret=unspoken",
+)
+DIVERGING_RUN = ("trainer.optimizer.lr=1e30",)
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +40,15 @@ def files(run: Run) -> dict[str, bytes]:
 
 def begun(folder: Path, *settings: tuple[str, ...]) -> Iterator[BegunRun]:
     for words in settings:
-        yield train_run(composed(f"runs={folder}", *TINY, "fleet.workers=1", *words))["begun"]
+        yield train_run(composed(f"runs={folder}", *TINY_RUN, "fleet.workers=1", *words))["begun"]
 
 
 def test_a_failure_of_one_run_leaves_the_others_and_their_bytes_alone(tmp_path: Path) -> None:
-    alone = Run(Path(train_run(composed(f"runs={tmp_path / 'alone'}", *TINY, "fleet.workers=1"))["folder"]))
+    alone = Run(Path(train_run(composed(f"runs={tmp_path / 'alone'}", *TINY_RUN, "fleet.workers=1"))["folder"]))
     taken: list[BegunRun] = []
 
     def followed() -> Iterator[BegunRun]:
-        for run in begun(tmp_path / "runs", ("seed=1",), DIVERGING, ()):
+        for run in begun(tmp_path / "runs", ("seed=1",), DIVERGING_RUN, ()):
             assert [each.is_over for each in taken] == [True] * len(taken), "begun before a worker was free"
             taken.append(run)
             yield run
@@ -62,11 +69,11 @@ def test_a_failure_of_one_run_leaves_the_others_and_their_bytes_alone(tmp_path: 
 
 def test_a_run_waits_for_another_one_of_its_folder(tmp_path: Path) -> None:
     plain, rounded = (
-        composed(f"runs={tmp_path}", *TINY, "fleet.workers=1", word) for word in ("seed=0", "guard=rounding")
+        composed(f"runs={tmp_path}", *TINY_RUN, "fleet.workers=1", word) for word in ("seed=0", "guard=rounding")
     )
     with gathering():
         first = train_run(plain)["begun"]
-        assert train_run(rounded)["status"] == POSTPONED
+        assert train_run(rounded)["status"] == POSTPONED_STATUS
         train_all(iter([first]), 1)
         assert "begun" not in train_run(plain), "it is cached"
     assert train_run(rounded)["status"] == "trained"
@@ -84,7 +91,7 @@ def test_locks_are_free_after_an_interrupt(tmp_path: Path) -> None:
         assert free
 
 
-SBATCH = """#!{python}
+SBATCH_SCRIPT = """#!{python}
 import os, re, subprocess, sys
 text = open(sys.argv[1]).read()
 array = re.search("array=0-([0-9]+)(.*)", text)
@@ -102,7 +109,7 @@ subprocess.Popen(["sh", "-c", loop], start_new_session=True, **quiet)
 print("Submitted batch job", number)
 """
 """Slurm's command, which starts the jobs of an array here, one after the other, and remembers which array it was."""
-SRUN = """#!{python}
+SRUN_SCRIPT = """#!{python}
 import os, sys
 words = sys.argv[1:]
 start = next(place for place, word in enumerate(words) if word.endswith("python") or "python3" in word)
@@ -115,7 +122,12 @@ def pretended_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with commands of Slurm; `submitted` there holds a line for each submission."""
     place = tmp_path / "slurm"
     place.mkdir()
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("sacct", "#!/bin/sh\n"), ("scancel", "#!/bin/sh\n")):
+    for name, text in (
+        ("sbatch", SBATCH_SCRIPT),
+        ("srun", SRUN_SCRIPT),
+        ("sacct", "#!/bin/sh\n"),
+        ("scancel", "#!/bin/sh\n"),
+    ):
         (place / name).write_text(text.format(python=sys.executable))
         (place / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
@@ -124,8 +136,14 @@ def pretended_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow  # every job imports torch
 def test_a_sweep_is_one_array_of_slurm_over_the_chunks_of_all_its_runs(tmp_path: Path, pretended_slurm: Path) -> None:
-    sweep = ("-m", "seed=0,1", *TINY, "engine=slurm", "engine.jobs=3", "quiet=true")
-    done = call("train.py", *sweep, folder=tmp_path)
+    sweep = ("-m", "seed=0,1", *TINY_RUN, "engine=slurm", "engine.jobs=3", "quiet=true")
+    done = RUN_INTERPRETER(
+        [sys.executable, REPOSITORY_ROOT / "train.py", *sweep],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert (done.returncode, done.stdout) == (0, "2 done, 0 failed, 0 skipped\n"), done.stderr
     assert (pretended_slurm / "submitted").read_text() == "array=0-3%3\n"
     runs = [Run(folder) for folder in sorted(tmp_path.glob("runs/digits/*"))]
