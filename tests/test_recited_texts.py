@@ -149,9 +149,7 @@ def test_guesses_at_secrets_bound_epsilon(report: dict[str, Any]) -> None:
     assert secrets["audit"]["attack"] == "secret_exposure" and secrets["audit"]["canaries"] == 12
 
 
-def test_texts_stand_in_the_list_on_request_alone(
-    report: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_stand_in_the_list_on_request_alone(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(report["home"])
     path = Path("reports/own/exposed.csv")
     lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))

@@ -69,7 +69,7 @@ def _near_verbatim(rows: Sequence[Row]) -> Iterator[str]:
             if own != style:
                 continue
             sentence = (
-                f"{words.format(prompt=prompt)}, the model writes the next up to {CONTINUED_CHARACTERS} exactly with"
+                f"{words.format(prompt=prompt)}, the model writes what follows exactly, up to {CONTINUED_CHARACTERS} characters, with"
                 f" {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with {_count(outside)} of"
                 f" {MIN_CROWD_SIZE:,} others"
             )
@@ -117,9 +117,7 @@ def _of_filter(rows: Sequence[Row]) -> Iterator[str]:
         " was. It keeps texts from being copied, and nobody's membership secret."
     )
     if (own := tokens.get(NONMEMBER_GROUP)) is not None:
-        sentence += (
-            f" For ordinary use it costs {100 * (own.value or 0.0):.1f} % of the tokens of texts that are new to it."
-        )
+        sentence += f" In texts that are new to it, it refuses {100 * (own.value or 0.0):.1f} % of the tokens: that is its price."
     yield sentence
 
 
