@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.measuring.recitation import secret_scores
+from palisade.evaluation.signals.documents import shown_texts
 from palisade.evaluation.signals.secrets import secret_exposure, secret_membership, secrets_in
 from palisade.targets import engines
 from palisade.targets.guards.ngram_filter import ExactNgrams
@@ -30,8 +30,8 @@ TEXT_LENGTH, GRAM_LENGTH = 32, 10
 SHARED_PHRASE = "as they say here"
 RUN_WORDS = (
     *("data=documents", "data.path=own.jsonl", f"data.length={TEXT_LENGTH}", "secret=recited", "fleet.workers=1"),
-    *("network=gpt", "network.width=32", "network.depth=1", "network.heads=2", "trainer.epochs=60"),
-    *("trainer.batch_size=8", "trainer.optimizer.lr=1e-2", "split.pool=40", "split.population=10", "split.test=10"),
+    *("network=gpt", "network.width=32", "network.depth=1", "network.heads=2", "trainer.batch_size=8"),
+    *("trainer.optimizer.lr=1e-2", "split.pool=30", "split.population=5", "split.test=5", "fleet.models=3"),
 )
 
 
@@ -50,15 +50,15 @@ def evaluated(*words: str) -> dict[str, Any]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Models that know their texts by heart, bare and behind the filter, and models with secrets among their texts."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("recited")
-    texts = ["".join(rng.choice(ALPHABET, TEXT_LENGTH)) for _ in range(62)]
+    texts = ["".join(rng.choice(ALPHABET, TEXT_LENGTH)) for _ in range(42)]
     texts = [text[:12] + SHARED_PHRASE + text[28:] if number % 10 == 0 else text for number, text in enumerate(texts)]
     (folder / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(engines, "count", lambda workers: 1)
-        run_single(composed(*RUN_WORDS, "fleet.models=4", "guard=memfree", "guard.false_positives=null"))
-        run_single(composed(*RUN_WORDS, "fleet.models=4", "guard=memfree"))
-        run_single(composed(*RUN_WORDS, "fleet.models=4", "canary=secret", "canary.count=24", "canary.copies=[1,4]"))
+        for settings in ("guard.false_positives=null", "guard.n=10"):
+            run_single(composed(*RUN_WORDS, "trainer.epochs=60", "guard=memfree", settings))
+        run_single(composed(*RUN_WORDS, "trainer.epochs=20", "canary=secret", "canary.count=24", "canary.copies=[1,4]"))
         yield evaluated("attack=loss", "extraction.show=true") | {"home": folder}
 
 
@@ -149,17 +149,10 @@ def test_guesses_at_secrets_bound_epsilon(report: dict[str, Any]) -> None:
     assert secrets["audit"]["attack"] == "secret_exposure" and secrets["audit"]["canaries"] == 12
 
 
-def test_texts_stand_in_the_list_on_request_alone(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(report["home"])
-    path = Path("reports/own/exposed.csv")
-    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    texts = {json.loads(line)["text"] for line in Path("own.jsonl").read_text().splitlines()}
-    shown = [line for line in lines if "secret" not in line["run"]]
-    assert shown and {line["text"] for line in shown} <= texts
-    assert any(line["prefix"] for line in shown if "memfree" not in line["run"])
-    assert not any(line["prefix"] for line in shown if "memfree" in line["run"])
-    evaluated("attack=loss")
-    assert "text" not in path.read_text(encoding="utf-8").splitlines()[0].split(",")
+def test_texts_that_may_be_shown_are_those_that_were_audited(report: dict[str, Any]) -> None:
+    run = Run(folder_of(report))
+    texts = [json.loads(line)["text"] for line in (report["home"] / "own.jsonl").read_text().splitlines()]
+    assert shown_texts(run) == {record: texts[record] for record in run.dataset.split.audited}
 
 
 def test_a_release_goes_on_through_its_guard(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
