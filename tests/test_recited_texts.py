@@ -30,8 +30,15 @@ TEXT_LENGTH, GRAM_LENGTH = 32, 10
 SHARED_PHRASE = "as they say here"
 RUN_WORDS = (
     *("data=documents", "data.path=own.jsonl", f"data.length={TEXT_LENGTH}", "secret=recited", "fleet.workers=1"),
-    *("network=gpt", "network.width=32", "network.depth=1", "network.heads=2", "trainer.batch_size=8"),
-    *("trainer.optimizer.lr=1e-2", "split.pool=30", "split.population=5", "split.test=5", "fleet.models=3"),
+    *("network=gpt", "network.width=32", "network.depth=1", "network.heads=2", "trainer.epochs=60"),
+    *(
+        "trainer.batch_size=8",
+        "trainer.optimizer.lr=1e-2",
+        "split.pool=30",
+        "split.population=5",
+        "split.test=5",
+        "fleet.models=3",
+    ),
 )
 
 
@@ -57,8 +64,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         patch.chdir(folder)
         patch.setattr(engines, "count", lambda workers: 1)
         for settings in ("guard.false_positives=null", "guard.n=10"):
-            run_single(composed(*RUN_WORDS, "trainer.epochs=60", "guard=memfree", settings))
-        run_single(composed(*RUN_WORDS, "trainer.epochs=20", "canary=secret", "canary.count=24", "canary.copies=[1,4]"))
+            run_single(composed(*RUN_WORDS, "guard=memfree", settings))
+        run_single(composed(*RUN_WORDS, "canary=secret", "canary.count=16", "canary.copies=[1,1,1,4]"))
         yield evaluated("attack=loss", "extraction.show=true") | {"home": folder}
 
 
@@ -129,7 +136,7 @@ def test_exposure_is_that_of_all_thousand_codes(report: dict[str, Any]) -> None:
     secrets, tokens = secrets_in(run), run.dataset.preprocessing
     exposure = secret_exposure(run, secrets)
     fleet = load_fleet(run.config, run.dataset, run.folder, [1])
-    for number in (0, 7):
+    for number in (0, 3):
         labels = tokens.labels([f"{secrets[number].prefix}{code:03d}" for code in range(1000)])
         log_p = np.nansum(fleet.answers(tokens.inputs_of(labels), labels)[0]["log_probability"], axis=1)
         own = log_p[int(secrets[number].code)]
