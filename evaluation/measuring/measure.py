@@ -52,6 +52,7 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
 from palisade.evaluation.utility import (
     CALIBRATION_METRIC,
+    DOCUMENT_MEASURES,
     UTILITY_MEASURES,
     Utility,
     document_measures,
@@ -179,6 +180,8 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
         if (of_public := base_rows(run, "test")) is not None:
             for metric, own in document_measures(of_public, lengths).items():
                 yield row(of_base(metric), own[None], alone)
+    else:
+        yield from (Row(metric=utility.metric, value=None) for utility in DOCUMENT_MEASURES.values())
     counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
     right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
     members = np.where(run.membership(), right, np.nan)
