@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from palisade.data.sequences import ByteTokens
+from palisade.data.subwords import SubwordTokens
 from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
 from palisade.targets.statement import STATEMENT_FIELDS, Statement, rounded_up
 
@@ -58,6 +60,10 @@ def card_page(card: Mapping[str, Any]) -> str:
     )
 
 
+TOKEN_KINDS = (ByteTokens.kind, SubwordTokens.kind)
+"""Kinds of preprocessing of language models."""
+
+
 def written(value: Any) -> str:
     """Plain values in a line: `hidden=[128], activation=relu`; of a long list its beginning and its length."""
     if isinstance(value, Mapping):
@@ -77,7 +83,10 @@ def _model(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     persons = "" if data["persons"] is None else f" of {data['persons']:,} persons"
     yield "trained on", f"{data['records']:,} records{persons}, each an input of shape {written(data['shape'])}"
     yield "known by", data["checksum"]
-    yield "tells apart", f"{len(data['classes']):,} classes: {written(data['classes'])}"
+    if card["preprocessing"].get("kind") in TOKEN_KINDS:
+        yield "foretells", f"the next of {len(data['classes']):,} tokens"
+    else:
+        yield "tells apart", f"{len(data['classes']):,} classes: {written(data['classes'])}"
     yield "given out", ACCESS_WORDS.get(card["access"], card["access"])
     yield "network", _named(network["name"], network["settings"])
     yield "defense", _named(card["defense"]["name"], {k: v for k, v in card["defense"].items() if k != "name"})

@@ -89,7 +89,7 @@ def _likeliest(
     left = np.arange(len(texts)) if barrier is not None else np.arange(0)
     chosen = logits.argmax(axis=1)
     while barrier is not None and len(left):
-        refused = barrier.refuses([texts[place] for place in left], chosen[left])
+        refused = barrier.refuses([texts[int(place)] for place in left], chosen[left])
         left = left[refused]
         logits[left, chosen[left]] = -np.inf
         chosen[left] = logits[left].argmax(axis=1)

@@ -41,6 +41,7 @@ LATE_IMPORTS = {
     "evaluation/signals/stored.py": "likewise",
     "evaluation/signals/inner.py": "likewise",
     "evaluation/signals/documents.py": "likewise",
+    "evaluation/signals/secrets.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",
     "targets/guards/memguard.py": "answering needs no torch, fitting does",
 }

@@ -102,7 +102,7 @@ def test_costs_are_said_beforehand(evaluated, tmp_path):
 @pytest.mark.parametrize(
     ("script", "words", "message"),
     [
-        ("train.py", ("guard=rounding",), "guard=rounding: expected none for language models"),
+        ("train.py", ("guard=rounding",), "guard=rounding: expected none or memfree for language models"),
         ("train.py", ("canary=ood", "canary.count=5"), "canary.kind=ood: expected clean, secret, new_token for doc"),
         ("train.py", ("canary=new_token", "canary.count=5"), "data.new_tokens=0: expected at least canary.count=5"),
         ("train.py", ("canary=secret",), "data.length=24: expected at least 25, the tokens of a secret"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.measuring.recitation import secret_scores
+from palisade.evaluation.signals.documents import shown_texts
 from palisade.evaluation.signals.secrets import secret_exposure, secret_membership, secrets_in
 from palisade.targets import engines
 from palisade.targets.guards.ngram_filter import ExactNgrams
@@ -31,7 +31,14 @@ SHARED_PHRASE = "as they say here"
 RUN_WORDS = (
     *("data=documents", "data.path=own.jsonl", f"data.length={TEXT_LENGTH}", "secret=recited", "fleet.workers=1"),
     *("network=gpt", "network.width=32", "network.depth=1", "network.heads=2", "trainer.epochs=60"),
-    *("trainer.batch_size=8", "trainer.optimizer.lr=1e-2", "split.pool=40", "split.population=10", "split.test=10"),
+    *(
+        "trainer.batch_size=8",
+        "trainer.optimizer.lr=1e-2",
+        "split.pool=30",
+        "split.population=5",
+        "split.test=5",
+        "fleet.models=3",
+    ),
 )
 
 
@@ -50,15 +57,15 @@ def evaluated(*words: str) -> dict[str, Any]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Models that know their texts by heart, bare and behind the filter, and models with secrets among their texts."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("recited")
-    texts = ["".join(rng.choice(ALPHABET, TEXT_LENGTH)) for _ in range(62)]
+    texts = ["".join(rng.choice(ALPHABET, TEXT_LENGTH)) for _ in range(42)]
     texts = [text[:12] + SHARED_PHRASE + text[28:] if number % 10 == 0 else text for number, text in enumerate(texts)]
     (folder / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(engines, "count", lambda workers: 1)
-        run_single(composed(*RUN_WORDS, "fleet.models=4", "guard=memfree", "guard.false_positives=null"))
-        run_single(composed(*RUN_WORDS, "fleet.models=4", "guard=memfree"))
-        run_single(composed(*RUN_WORDS, "fleet.models=4", "canary=secret", "canary.count=24", "canary.copies=[1,4]"))
+        for settings in ("guard.false_positives=null", "guard.n=10"):
+            run_single(composed(*RUN_WORDS, "guard=memfree", settings))
+        run_single(composed(*RUN_WORDS, "canary=secret", "canary.count=16", "canary.copies=[1,1,1,4]"))
         yield evaluated("attack=loss", "extraction.show=true") | {"home": folder}
 
 
@@ -79,14 +86,14 @@ def folder_of(report: dict[str, Any], canary: str = "none") -> Path:
 def test_behind_the_filter_nothing_comes_out(report: dict[str, Any]) -> None:
     (bare,) = run_of(report, "none")
     metrics = [f"extracted_greedy@{prefix}+{GRAM_LENGTH}" for prefix in (4, 8, 16)]
-    assert sides(bare, metrics[1])[0] > 0.5 and sides(bare, metrics[1])[1] < 0.1
+    assert sides(bare, metrics[1])[0] > 0.3 and sides(bare, metrics[1])[1] < 0.1
     guarded = run_of(report, "memfree")
     assert len(guarded) == 2
     for run in guarded:
         assert [sides(run, metric)[0] for metric in metrics] == [0, 0, 0]
         assert sides(run, "repeated@16 characters, as it is")[0] == 0
-    assert sides(bare, "repeated@16 characters, as it is")[0] > 0.5
-    assert sides(bare, "longest_substring@16 characters, as it is")[0] > 10
+    assert sides(bare, "repeated@16 characters, as it is")[0] > 0.3
+    assert sides(bare, "longest_substring@16 characters, as it is")[0] > 6
 
 
 def test_the_filter_says_who_was_trained_on(report: dict[str, Any]) -> None:
@@ -129,7 +136,7 @@ def test_exposure_is_that_of_all_thousand_codes(report: dict[str, Any]) -> None:
     secrets, tokens = secrets_in(run), run.dataset.preprocessing
     exposure = secret_exposure(run, secrets)
     fleet = load_fleet(run.config, run.dataset, run.folder, [1])
-    for number in (0, 7):
+    for number in (0, 3):
         labels = tokens.labels([f"{secrets[number].prefix}{code:03d}" for code in range(1000)])
         log_p = np.nansum(fleet.answers(tokens.inputs_of(labels), labels)[0]["log_probability"], axis=1)
         own = log_p[int(secrets[number].code)]
@@ -149,17 +156,10 @@ def test_guesses_at_secrets_bound_epsilon(report: dict[str, Any]) -> None:
     assert secrets["audit"]["attack"] == "secret_exposure" and secrets["audit"]["canaries"] == 12
 
 
-def test_texts_stand_in_the_list_on_request_alone(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(report["home"])
-    path = Path("reports/own/exposed.csv")
-    lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    texts = {json.loads(line)["text"] for line in Path("own.jsonl").read_text().splitlines()}
-    shown = [line for line in lines if "secret" not in line["run"]]
-    assert shown and {line["text"] for line in shown} <= texts
-    assert any(line["prefix"] for line in shown if "memfree" not in line["run"])
-    assert not any(line["prefix"] for line in shown if "memfree" in line["run"])
-    evaluated("attack=loss")
-    assert "text" not in path.read_text(encoding="utf-8").splitlines()[0].split(",")
+def test_texts_that_may_be_shown_are_those_that_were_audited(report: dict[str, Any]) -> None:
+    run = Run(folder_of(report))
+    texts = [json.loads(line)["text"] for line in (report["home"] / "own.jsonl").read_text().splitlines()]
+    assert shown_texts(run) == {record: texts[record] for record in run.dataset.split.audited}
 
 
 def test_a_release_goes_on_through_its_guard(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +170,10 @@ def test_a_release_goes_on_through_its_guard(report: dict[str, Any], monkeypatch
     run_single(composed(*shipping[:3], "released=bare"))
     (place,), (bare_place,) = Path("released").iterdir(), Path("bare").iterdir()
     release, bare = Release.load(place), Release.load(bare_place)
-    text = json.loads(Path("own.jsonl").read_text().splitlines()[int(Run(folder).dataset.split.pool[0])])["text"]
-    prompt, greedy = text[:12], {"law": None}
-    assert bare.generate(prompt, 20, **greedy) == text[12:]
-    guarded = release.generate(prompt, 20, **greedy)
+    texts = shown_texts(Run(folder)).values()
+    text = next(text for text in texts if bare.generate(text[:12], 20, law=None) == text[12:])
+    prompt = text[:12]
+    guarded = release.generate(prompt, 20, law=None)
     grams = {text[start : start + GRAM_LENGTH] for start in range(len(text) - GRAM_LENGTH + 1)}
     whole = prompt + guarded
     assert len(guarded) == 20 and not any(whole[start : start + 10] in grams for start in range(3, len(whole) - 9))

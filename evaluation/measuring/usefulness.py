@@ -21,6 +21,7 @@ from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.utility import (
     CALIBRATION_METRIC,
+    DOCUMENT_MEASURES,
     UTILITY_MEASURES,
     document_measures,
     measures,
@@ -74,6 +75,8 @@ def usefulness_of_documents(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
         if (of_public := base_rows(run, "test")) is not None:
             for metric, own in document_measures(of_public, lengths).items():
                 yield row(of_base(metric), own[None], alone)
+    else:
+        yield from (Row(metric=utility.metric, value=None) for utility in DOCUMENT_MEASURES.values())
     counts = (data.y[split.pool] != NO_TOKEN).sum(axis=1)
     right = np.stack([rows["greedy"].sum(axis=1) / counts for rows in answers(run, "pool")])
     members = np.where(run.membership(), right, np.nan)

@@ -69,9 +69,9 @@ def _near_verbatim(rows: Sequence[Row]) -> Iterator[str]:
             if own != style:
                 continue
             sentence = (
-                f"{words.format(prompt=prompt)}, the model writes the next up to {CONTINUED_CHARACTERS} exactly with"
-                f" {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with {_count(outside)} of"
-                f" {MIN_CROWD_SIZE:,} others"
+                f"{words.format(prompt=prompt)}, the model writes what follows exactly, up to {CONTINUED_CHARACTERS}"
+                f" characters, with {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with"
+                f" {_count(outside)} of {MIN_CROWD_SIZE:,} others"
             )
             if (longest := shared.get((prompt, own))) is not None:
                 most, its = (row.value or 0.0 for row in longest)
@@ -117,9 +117,8 @@ def _of_filter(rows: Sequence[Row]) -> Iterator[str]:
         " was. It keeps texts from being copied, and nobody's membership secret."
     )
     if (own := tokens.get(NONMEMBER_GROUP)) is not None:
-        sentence += (
-            f" For ordinary use it costs {100 * (own.value or 0.0):.1f} % of the tokens of texts that are new to it."
-        )
+        share = 100 * (own.value or 0.0)
+        sentence += f" Its price: of texts that are new to it, it refuses {share:.1f} % of the tokens."
     yield sentence
 
 

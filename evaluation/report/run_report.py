@@ -50,7 +50,7 @@ from palisade.evaluation.report.sections import (
     pareto,
     tuned,
 )
-from palisade.evaluation.report.verdict import GLOSSARY_TERMS, game, grants, verdicts
+from palisade.evaluation.report.verdict import DOCUMENT_TERMS, GLOSSARY_TERMS, game, grants, verdicts
 from palisade.evaluation.result import FPR, LARGEST_CLASS, RESULT_COLUMNS, Result
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.signals.documents import shown_texts
@@ -192,7 +192,7 @@ def summary(
         **({"recited": recited} if (recited := recitations(results)) else {}),
         **({"queried": queried} if (queried := limits_on_queries(asked)) else {}),
         "reproduce": provenance(results, command, table),
-        "glossary": dict(GLOSSARY_TERMS),
+        "glossary": {**GLOSSARY_TERMS, **(DOCUMENT_TERMS if "vocabulary" in results[0].dataset else {})},
     }
 
 

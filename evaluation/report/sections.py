@@ -10,7 +10,7 @@ from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.format import NO_NUMBER, bound_text, number, percent
 from palisade.evaluation.labels import epsilon_cell, guessing_text, label
 from palisade.evaluation.measuring.baselines import of_base
-from palisade.evaluation.measuring.exposure import Exposure
+from palisade.evaluation.measuring.exposure import PREFIX_COLUMN, Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL_SCOPE
 from palisade.evaluation.result import (
@@ -181,16 +181,21 @@ def compared(results: Sequence[Result]) -> list[Entry]:
 
 
 def exposed(comparison: Comparison) -> list[Entry]:
-    """The records of highlighted runs that are found most often: index, class, how often, and the interval."""
+    """The records of highlighted runs that are found most often: index, class, how often, and the interval.
+
+    Of documents the tokens of the prompt after which they come out stand in the place of a class (`mark`).
+    """
     entries = []
     for _, result, _ in comparison.highlights:
         if not result.exposed:
             continue
         exposure = Exposure.from_json(result.exposed)
         trained = exposure.models > 0
+        prefixes = result.exposed.get(PREFIX_COLUMN)
+        marks = exposure.label if prefixes is None else [NO_NUMBER if each is None else each for each in prefixes]
         most = [
             (
-                str(exposure.record[i]), str(exposure.label[i]), f"{exposure.hits[i]} of {exposure.models[i]}",
+                str(exposure.record[i]), str(marks[i]), f"{exposure.hits[i]} of {exposure.models[i]}",
                 f"{100 * exposure.low[i]:.0f}–{100 * exposure.high[i]:.0f} %",
             )
             for i in exposure.order[:MOST_SHOWN] if trained[i]
@@ -201,6 +206,7 @@ def exposed(comparison: Comparison) -> list[Entry]:
                 "attack": result.strongest,
                 "mostly_found": exposure.mostly_exposed,
                 "records": int(trained.sum()),
+                "mark": CLASS_COLUMN if prefixes is None else "prompt that suffices (tokens)",
                 "most": most,
             }
         )

@@ -43,6 +43,15 @@ GLOSSARY_TERMS: Mapping[str, str] = {
     " records each.",
 }
 """Each term with its meaning, in the order in which a reader meets them."""
+DOCUMENT_TERMS: Mapping[str, str] = {
+    "token": "A piece of text that a language model reads or writes at a time: a byte, or a part of a word.",
+    "perplexity, bits a byte": "How badly a language model foretells texts that it was not trained on: among how many"
+    " equally likely tokens it hesitates, and how many bits it needs for a byte of text. Lower is better.",
+    "public base": "The model that training began with; it has seen none of these records.",
+    "exposure of a secret": "Halvings of the list of all possible secrets that the model saves whoever guesses, in"
+    " bits.",
+}
+"""Terms of reports on language models besides."""
 
 
 def game(result: Result) -> list[str]:
@@ -76,9 +85,10 @@ def grants(results: Sequence[Result]) -> list[Entry]:
     population = first.dataset.get("roles", {}).get("population", 0)
     shadows = sorted({count for result in results if (count := shadows_of(result))})
     weights = first.threat == "white_box"
+    record_words = "the text of the record" if "vocabulary" in first.dataset else "the record and its true class"
     return [
         {"what": "answers of the model", "granted": True, "words": _answers(results)},
-        {"what": "the record and its true class", "granted": True, "words": "they know whom they ask about"},
+        {"what": record_words, "granted": True, "words": "they know whom they ask about"},
         {"what": "queries with inputs of their choice", "granted": True, "words": "each attack tells how many it made"},
         {
             "what": "shadow models by the very same recipe",

@@ -19,12 +19,14 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.targets.fleet import Fleet
 from palisade.targets.guards import GUARDS_BY_NAME, Guard, Query
-from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.guards.registry import check_answers, label, make_guard
 from palisade.targets.training import make_fitter
 from palisade.train import composed
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 GUARD_NAMES = sorted(path.stem for path in (REPOSITORY_ROOT / "conf" / "guard").glob("*.yaml"))
+CLASSIFIER_GUARDS = [name for name in GUARD_NAMES if not GUARDS_BY_NAME[name].on_documents_alone]
+"""Guards of classifiers; what stands before language models alone is shown on them (`test_recited_texts`)."""
 ATTACK_NAMES = {path.stem for path in (REPOSITORY_ROOT / "conf" / "attack").glob("*.yaml")}
 CLASS_COUNT, RECORD_COUNT = 10, 60
 RANDOM_LOGITS = arrays(np.float32, (RECORD_COUNT, CLASS_COUNT), elements=st.floats(-40, 40, width=32))
@@ -49,7 +51,7 @@ class Fitted(NamedTuple):
         return self.guard.answer(self.query(at))
 
 
-@pytest.fixture(scope="module", params=GUARD_NAMES)
+@pytest.fixture(scope="module", params=CLASSIFIER_GUARDS)
 def fitted(request) -> Fitted:
     return fit(request.param)
 
@@ -90,6 +92,18 @@ def test_declares_what_it_is(fitted: Fitted) -> None:
     assert "/" not in label(guard) and label(guard).startswith(guard.name)
     masks = guard.level != "logits"
     assert masks == ("correctness" in guard.attacks), "hidden confidences leave what labels tell"
+
+
+def test_guards_say_before_what_they_mean_nothing() -> None:
+    assert [name for name in GUARD_NAMES if name not in CLASSIFIER_GUARDS] == ["memfree"]
+    for name in GUARD_NAMES:
+        guard = make_guard(composed("data=digits", f"guard={name}"))
+        for positional, wrong in ((True, name not in ("none", "memfree")), (False, name == "memfree")):
+            if wrong:
+                with pytest.raises(ValueError, match=rf"^guard={name}: expected "):
+                    check_answers(guard, positional)
+            else:
+                check_answers(guard, positional)
 
 
 def test_answers_have_the_shape_of_their_level(fitted: Fitted) -> None:
@@ -153,7 +167,7 @@ def test_the_label_stays_if_the_guard_says_so(fitted: Fitted) -> None:
 
 
 def test_the_label_is_lost_where_nothing_else_is_said() -> None:
-    lost = [name for name in GUARD_NAMES if not fit(name).guard.keeps_label]
+    lost = [name for name in CLASSIFIER_GUARDS if not fit(name).guard.keeps_label]
     assert lost == ["aggregate", "rounding"]
     rounding, aggregate = fit("rounding"), fit("aggregate", noise=8.0)
     logits = np.zeros((1, CLASS_COUNT), dtype=np.float32)
@@ -175,6 +189,8 @@ def test_the_label_is_lost_where_nothing_else_is_said() -> None:
         (["guard=memguard", "guard.budget=abc"], r"guard\.budget=abc: expected"),
         (["guard=aggregate", "guard.k=1"], r"guard\.k=1: expected"),
         (["guard=aggregate", "guard.noise=0"], r"guard\.noise=0: expected"),
+        (["guard=memfree", "guard.n=1"], r"guard\.n=1: expected"),
+        (["guard=memfree", "guard.false_positives=1"], r"guard\.false_positives=1: expected"),
         (["guard._target_=palisade.targets.guards.guarded.Guarded"], "Guarded"),
     ],
 )

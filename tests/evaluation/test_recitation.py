@@ -29,6 +29,13 @@ RECITED_ROWS = [
     *pair("extracted_greedy@8+10", 0.12, 0.004),
     *pair("secret_exposure@16 copies", 9.9, 1.4),
     *pair("secret_exposure@1 copies", 2.0, 1.5),
+    *pair("secret_extracted@16 copies", 0.5, 0.0),
+    *pair("repeated@20 characters, as it is", 0.0, 0.0),
+    *pair("longest_substring@20 characters, as it is", 4.0, 3.0),
+    *pair("repeated@20 characters, in capitals", 0.4, 0.0),
+    *pair("texts_refused", 1.0, 0.026),
+    *pair("tokens_refused", 0.7, 0.011),
+    Row(metric="secret_exposure_limit", value=9.97),
 ]
 
 
@@ -38,10 +45,13 @@ def test_words_count_texts_beside_those_that_were_not_used() -> None:
         "Given the first 8 tokens, the model goes on word by word for 10 more with 120 (60 to 180)"
     )
     assert "with 4 (2 to 6) of 1,000 that it was not" in words[0]
-    assert [sentence.split(" in the")[0] for sentence in words[1:3]] == [
+    assert "400 (200 to 600) of 1,000 texts that it was trained on, and with 0" in words[2] and "capitals" in words[2]
+    assert [sentence.split(" in the")[0] for sentence in words[3:5]] == [
         "A secret that stood once", "A secret that stood 16 times"
     ]  # fmt: skip
-    assert "9.9 bits" in words[2] and len(words) == 4
+    assert "9.9 bits" in words[4] and "outright for 500" in words[4] and "10.0 here" in words[5]
+    assert "1,000 (500 to 1,500)" in words[-1] and "26 (13 to 39) of 1,000 that were not" in words[-1]
+    assert "1.1 % of the tokens" in words[-1] and len(words) == 8
     assert sentences([row for row in RECITED_ROWS if row.group == "members"]) == []
 
 
@@ -51,7 +61,7 @@ def test_reports_on_classifiers_hold_none_of_it(make_result: Callable[..., Resul
     assert "recited" not in summary(Comparison([plain]), "evaluate")
     texts = make_result(rows=[*plain.rows, *RECITED_ROWS])
     assert recitation_figures(Comparison([texts])).keys() == {"extraction", "secrets"}
-    assert len(summary(Comparison([texts]), "evaluate")["recited"][0]["sentences"]) == 4
+    assert len(summary(Comparison([texts]), "evaluate")["recited"][0]["sentences"]) == 8
 
 
 def test_exposed_texts_name_the_prompt_that_suffices(make_result: Callable[..., Result]) -> None:
@@ -65,6 +75,14 @@ def test_exposed_texts_name_the_prompt_that_suffices(make_result: Callable[..., 
     assert all(line["prefix"] == ("3" if place[int(line["record"])] % 2 else "") for line in lines)
     assert tuple(csv.DictReader(io.StringIO(exposed_csv([plain]))).fieldnames) == EXPOSURE_COLUMNS
     assert np.isin(["3", ""], [line["prefix"] for line in lines]).all()
+
+
+def test_texts_stand_in_the_list_on_request_alone(make_result: Callable[..., Result]) -> None:
+    plain = make_result()
+    texts = {plain.run: {int(record): f"text {record}" for record in plain.exposed["record"][1:]}}
+    lines = list(csv.DictReader(io.StringIO(exposed_csv([plain], texts=texts))))
+    first = str(plain.exposed["record"][0])
+    assert all(line["text"] == ("" if line["record"] == first else f"text {line['record']}") for line in lines)
 
 
 def test_the_page_shows_words_and_pictures(make_result: Callable[..., Result], tmp_path: Path) -> None:
