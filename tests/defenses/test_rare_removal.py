@@ -22,6 +22,10 @@ NETWORK_SIZES = ("network=gpt", "network.width=8", "network.depth=1", "network.h
 
 @pytest.fixture
 def overrides(tmp_path):
+    return overrides_in(tmp_path)
+
+
+def overrides_in(tmp_path):
     torch.manual_seed(0)
     network = GPT(shape=(16,), classes=257, width=8, depth=1, heads=2)
     with torch.no_grad():

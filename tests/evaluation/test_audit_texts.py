@@ -215,11 +215,17 @@ def test_dataset_inference_keeps_its_level_and_its_halves_whole() -> None:
 
 
 def test_weighing_on_the_documents_that_are_tested_would_find_use_in_noise() -> None:
-    rng, errors = np.random.default_rng(0), 0
+    rng, errors, elsewhere = np.random.default_rng(0), 0, 0
     for _ in range(20):
         features, asked = rng.normal(size=(120, 40)), np.arange(120) < 60
         x = features - features.mean(axis=0)
         scores = x @ np.linalg.solve(x.T @ x, x.T @ (asked - 0.5))
-        gap = scores[asked].mean() - scores[~asked].mean()
-        errors += gap / np.sqrt(scores.var() / 30) > 1.65
-    assert errors >= 18
+        errors += surprise(scores[asked], scores[~asked]) > 1.65
+        elsewhere += surprise(*weighed(features, asked)) > 1.65
+    assert errors >= 18 and elsewhere <= 4
+
+
+def surprise(scores: np.ndarray, nonmembers: np.ndarray) -> float:
+    """Difference of the means in standard errors."""
+    both = np.concatenate([scores, nonmembers])
+    return float((scores.mean() - nonmembers.mean()) / np.sqrt(both.var() * 4 / len(both)))

@@ -38,7 +38,7 @@ HUGGING_FACE: dict[str, tuple[str, dict[str, Any]]] = {
     "neox": ("GPTNeoXConfig", LLAMA_SIZES),
     "qwen": ("Qwen2Config", LLAMA_SIZES | {"num_key_value_heads": 2}),
 }
-TOLERANCE, TIED_TOLERANCE = 1e-4, 1e-5
+NORM_TOLERANCE, TIED_TOLERANCE = 1e-4, 1e-5
 
 
 def network_of(name: str, folder: Any) -> nn.Module:
@@ -104,7 +104,7 @@ def check_norms(network: nn.Module, x: Tensor, y: Tensor) -> None:
     finally:
         engine.detach()
     learning = [p for _, p in network.named_parameters(remove_duplicate=False) if p.requires_grad]
-    tolerance = TIED_TOLERANCE if len(set(learning)) < len(learning) else TOLERANCE
+    tolerance = TIED_TOLERANCE if len(set(learning)) < len(learning) else NORM_TOLERANCE
     torch.testing.assert_close(norms.double(), expected, rtol=tolerance, atol=0)
 
 

@@ -54,6 +54,14 @@ def test_a_loss_depends_on_its_document_alone(seed, records, depth):
     torch.testing.assert_close(losses, torch.stack([by_hand(network, tokens) for tokens in y]))
 
 
+def test_a_token_that_also_pads_counts_where_it_stands():
+    """Number 0 begins documents and pads inputs, as an end mark does elsewhere: a true one is a token as any other."""
+    torch.manual_seed(0)
+    network, y = gpt().double(), torch.tensor([[3, 0, 5, 0, NO_TOKEN, NO_TOKEN]])
+    x = torch.from_numpy(inputs_of(y.numpy()))
+    torch.testing.assert_close(record_losses(network(x), batch_of(x, y)), by_hand(network, y[0])[None])
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 999), records=st.integers(1, 6), company=st.integers(0, 5), padding=st.integers(0, 9))
 def test_padding_company_and_batch_size_change_no_answer(seed, records, company, padding):

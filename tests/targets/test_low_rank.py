@@ -74,6 +74,11 @@ def test_dp_sgd_clips_every_document(stacked):
 
 @pytest.fixture
 def written(tmp_path):
+    return written_to(tmp_path)
+
+
+def written_to(tmp_path):
+    """A base, the settings that name it, and the folder where it lies."""
     lines = (json.dumps({"text": f"document {number} of {number % 3} kinds"}) for number in range(60))
     (tmp_path / "own.jsonl").write_text("\n".join(lines))
     network = GPT(shape=(16,), classes=257, width=8, depth=1, heads=2)
