@@ -82,7 +82,8 @@ class GuardedLine:
     @property
     def source(self) -> tuple[Run, Grant]:
         """Models and grant by which attacks on labels are measured: one for all guards that keep the model's label."""
-        if self.run.registered_guard.keeps_label and self.grant.decimals is None:
+        keeps_label = self.run.registered_guard.keeps_label and self.grant.decimals is None
+        if keeps_label and self.run.has_weights():
             return Run(self.run.folder), Grant(outputs="label")
         return self.run, self.grant
 
