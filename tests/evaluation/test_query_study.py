@@ -31,14 +31,14 @@ from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets.run import Run, find
 from palisade.train import composed, train_run
 
-POOL = 600
-BUDGETS, QUERY_COUNTS = (10, 100, 1000, 10**5), (1, 2, 5, 17)
-LEVELS = [{"outputs": "probabilities", "top_k": 3}, {"outputs": "label"}]
+POOL_SIZE = 600
+BUDGET_POINTS, QUERY_COUNTS = (10, 100, 1000, 10**5), (1, 2, 5, 17)
+ANSWER_CUTS = [{"outputs": "probabilities", "top_k": 3}, {"outputs": "label"}]
 STUDY_SETTINGS: dict[str, Any] = {
-    "name": "queries", "records": list(BUDGETS), "queries": list(QUERY_COUNTS), "levels": LEVELS,
+    "name": "queries", "records": list(BUDGET_POINTS), "queries": list(QUERY_COUNTS), "levels": ANSWER_CUTS,
 }  # fmt: skip
 DIGITS_SETTINGS = (
-    "data=digits", "fleet.models=4", "fleet.workers=1", f"split.pool={POOL}", "split.population=0.1",
+    "data=digits", "fleet.models=4", "fleet.workers=1", f"split.pool={POOL_SIZE}", "split.population=0.1",
     "network.hidden=[64]", "trainer.epochs=20", "secret=queries",
 )  # fmt: skip
 ATTACK_NAMES = ("loss", "lira", "rmia", "known_members", "calibrated_correctness", "votes")
@@ -115,9 +115,9 @@ def test_more_records_and_more_queries_never_find_fewer(rows: list[StudyRow]) ->
 def test_a_pool_is_not_extrapolated(rows: list[StudyRow]) -> None:
     for title, line in points(rows, MEMBER_COUNT).items():
         rate = points(rows, STRONGEST_TPR)[title][17]
-        assert not line[10].note and f"all {POOL} records of the pool" in line[10**5].note
-        assert line[10**5].value == pytest.approx(0.5 * POOL * (rate.value or 0.0))
-        assert line[10**5].high == pytest.approx(0.5 * POOL * (rate.high or 0.0))
+        assert not line[10].note and f"all {POOL_SIZE} records of the pool" in line[10**5].note
+        assert line[10**5].value == pytest.approx(0.5 * POOL_SIZE * (rate.value or 0.0))
+        assert line[10**5].high == pytest.approx(0.5 * POOL_SIZE * (rate.high or 0.0))
 
 
 def test_members_are_counted_as_drawing_people_would(digits: Run) -> None:
@@ -128,7 +128,7 @@ def test_members_are_counted_as_drawing_people_would(digits: Run) -> None:
     for row, members in zip(scores, seen.membership, strict=True):
         roc = roc_points(row, members)
         threshold = roc.thresholds[roc.fpr <= 0.01].min()
-        draws = [rng.permutation(POOL)[:100] for _ in range(2000)]
+        draws = [rng.permutation(POOL_SIZE)[:100] for _ in range(2000)]
         detected.append(np.mean([(members[drawn] & (row[drawn] >= threshold)).sum() for drawn in draws]))
     # Shares of members of these very models differ a little from those of the draw.
     assert counted[100].value == pytest.approx(np.mean(detected), rel=0.08)
@@ -151,7 +151,7 @@ def rate(attack: str, tpr: float, **price: Any) -> AttackRate:
 )
 def test_a_budget_suffices_for_so_many_people(price: Mapping[str, Any], tested: Mapping[int, int]) -> None:
     own = rate("a", 0.1, **price)
-    assert {budget: own.people(budget, POOL) for budget in tested} == tested
+    assert {budget: own.people(budget, POOL_SIZE) for budget in tested} == tested
 
 
 def prices(run: Run, attacks: AttackProtocol, *, of_labels: bool) -> dict[str, AttackRate]:
