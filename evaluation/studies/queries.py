@@ -59,10 +59,10 @@ MAX_QUERIES = 10_000
 """Queries a record, at most: more would take hours, and find hardly more."""
 MANY_QUERIES = ("votes", "augmentation_agreement", "boundary")
 """Attacks of `conf/attack` that ask several times about a record; they are measured whatever was chosen."""
-UNRESOLVED = "fewer than 100 non-members a model: 1 % of them is less than one"
+TOO_FEW_OTHERS = "fewer than 100 non-members a model: 1 % of them is less than one"
 WHOLE_POOL = "tests all"
 """Beginning of the note on a budget that suffices for everybody."""
-SAMPLED = "attacks few of the models only, which says little on the others"
+FEW_TARGETS = "attacks few of the models only, which says little on the others"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,8 @@ class GuardedLine:
     @property
     def source(self) -> tuple[Run, Grant]:
         """Models and grant by which attacks on labels are measured: one for all guards that keep the model's label."""
-        if self.run.registered_guard.keeps_label and self.grant.decimals is None:
+        keeps_label = self.run.registered_guard.keeps_label and self.grant.decimals is None
+        if keeps_label and self.run.has_weights():
             return Run(self.run.folder), Grant(outputs="label")
         return self.run, self.grant
 
@@ -314,7 +315,7 @@ def rate_of(subject: FleetSubject, attack: Attack, seen: View, bootstrap: Bootst
         if row.model == row.group == "all"
     }
     if TARGET_COUNT in rows and (rows[TARGET_COUNT].value or 0) < LEAST_TARGETS:
-        return AttackRate(attack=attack.name, rows={}, note=SAMPLED)
+        return AttackRate(attack=attack.name, rows={}, note=FEW_TARGETS)
     queries = round(results.needs[attack.name]["measured"])
     inputs = float(queries)
     if isinstance(attack, PerturbedCopies):  # shadows, which are asked besides, are the attacker's own
@@ -331,7 +332,7 @@ def rate_of(subject: FleetSubject, attack: Attack, seen: View, bootstrap: Bootst
         beforehand=seen.population.records if attack.threat.population and seen.population is not None else 0,
         needs_all=attack.threat.known_members or attack.threat.independent_membership,
         rows=rows,
-        note=UNRESOLVED if rows[TPR].value is None else "",
+        note=TOO_FEW_OTHERS if rows[TPR].value is None else "",
     )
 
 

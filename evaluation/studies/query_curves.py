@@ -30,7 +30,7 @@ from palisade.evaluation.result import FPR
 from palisade.evaluation.studies.queries import MEMBER_COUNT, STRONGEST_TPR, WHOLE_POOL
 from palisade.evaluation.studies.studies import StudyRow
 
-DODGE = 1.035
+DODGE_FACTOR = 1.035
 """Factor on the logarithmic axis between lines, which often lie on each other."""
 AXES_OF_METRICS = {
     STRONGEST_TPR: ("queries a record →", "TPR at 1 % FPR of the strongest attack that asks so often"),
@@ -116,7 +116,7 @@ def query_figure(rows: Sequence[StudyRow], promised: Collection[str] = ()) -> Fi
             look |= {"marker": LINE_MARKERS[place % len(LINE_MARKERS)], "ms": 5}
             keys.append(Line2D([], [], label=title, **look))
             for axes, line in ((left, counts.get(title, {})), (right, rate.get(title, {}))):
-                _draw(axes, list(line.values()), look, DODGE ** (place - (len(names) - 1) / 2))
+                _draw(axes, list(line.values()), look, DODGE_FACTOR ** (place - (len(names) - 1) / 2))
         _finish(left, settings(counts), "different records a key may ask about")
         _finish(right, settings(rate), "queries a record")
         left.set_title("Members found by one key, at 1 % FPR")

@@ -51,7 +51,7 @@ def test_every_command_works(tmp_path):
     for name in ("in", "out"):
         np.savez(tmp_path / f"{name}.npz", probabilities=rng.dirichlet([1, 1, 1], 200), labels=np.arange(200) % 3)
     commands = commands_of(COMMANDS_PAGE)
-    assert len(commands) == 18
+    assert len(commands) == 19
     for command in commands:
         words = smaller(command, tmp_path).split()
         assert words[0] == "python"

@@ -12,6 +12,7 @@ import pytest
 
 from docs.browser import Browser, find
 from palisade.targets.card_page import _preprocessing, card_page, written
+from palisade.targets.release import AUDIT_LIMITS
 from palisade.targets.statement import NOT_COVERED, Statement
 
 METRIC_VALUES = {"auc": 0.612, "tpr@1%fpr": 0.076, "tpr@0.1%fpr": None, "chance@1%fpr": 0.011, "null@1%fpr": 0.0181}
@@ -80,6 +81,12 @@ def test_members_are_told_as_people_beside_guessing() -> None:
     assert "Of 1,000 records that were in, 76" in card_page(several) and "1,258 records of 600 persons" in card_page(
         several
     )
+
+
+def test_the_numbers_hold_without_limits_where_there_are_numbers() -> None:
+    limited = card(audit={**card()["audit"], "limits": AUDIT_LIMITS})
+    assert f"<p>{AUDIT_LIMITS}</p>" in card_page(limited) and "add nothing to ε" in AUDIT_LIMITS
+    assert AUDIT_LIMITS not in card_page(card()), "a card of an earlier version"
 
 
 def test_epsilon_is_never_rounded_down() -> None:
