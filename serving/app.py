@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -30,8 +31,10 @@ from palisade.serving.workers import tell_others
 from palisade.targets.card_page import card_page
 
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
-SERVER_NAME = "palisade"
-UNREAD_STATUSES = (401, 403, 408, 413, 415, 503)
+SERVER_NAME, MODEL_VERSION = "palisade", "1"
+BINARY_HEADER = "inference-header-content-length"
+"""Header of a body whose tensors stand behind its JSON, an extension of Open Inference v2."""
+UNREAD_STATUSES = (401, 403, 404, 405, 408, 413, 415, 503)
 """Refusals that may leave a part of the body unread: the connection ends with them."""
 Handler = Callable[[Request], Awaitable[Response]]
 Action = Callable[[Request, Client], Awaitable[Response]]
@@ -69,15 +72,20 @@ class Service:
 
     async def infer(self, request: Request, client: Client) -> Response:
         """`POST /v2/models/<name>/infer`: tensors get a tensor."""
+        if BINARY_HEADER in request.headers:
+            raise RefusedError(415, "expected JSON alone; send tensors as data, without binary parts")
         content = parsed(await self.inbox.body(request), self.served.rows.room)
-        answers = await self._answers(client, self.served.rows.of_tensors(content))
         form = self.served.release.form
+        wanted = content.get("outputs", [])
+        if not isinstance(wanted, list) or any(not isinstance(o, dict) or o.get("name") != form for o in wanted):
+            raise RefusedError(400, f"outputs: expected {form} alone, as this model has no other; leave it out")
+        answers = await self._answers(client, self.served.rows.of_tensors(content))
         shape = [len(answers)] if form != "probabilities" else list(answers.shape)
         datatype = {"label": "BYTES", "probabilities": "FP32", "counts": "FP64"}[form]
         data = answers if form == "label" else answers.reshape(-1)
         output = {"name": form, "shape": shape, "datatype": datatype, "data": data}
         identity = {"id": content["id"]} if isinstance(content.get("id"), str) else {}
-        return _json({"model_name": self.served.name, "model_version": "1", **identity, "outputs": [output]})
+        return _json({"model_name": self.served.name, "model_version": MODEL_VERSION, **identity, "outputs": [output]})
 
     async def complete(self, request: Request, client: Client) -> Response:
         """`POST /v1/completions`: prompts go on, or get log-probabilities."""
@@ -120,9 +128,16 @@ class Service:
         if seen.is_alarm:
             say(f"alarm: {client.name} asks about many records that lie closer together than records do")
             if self.monitor.settings.action == "suspend" and len(self.keys):
-                self.keys.suspend(client.name)
-                say(f"suspended: {client.name}, until keys=restore key.name={client.name}")
-                tell_others()
+                self._suspend(client.name)
+
+    def _suspend(self, name: str) -> None:
+        try:
+            self.keys.suspend(name)
+        except (ValueError, OSError) as error:
+            say(f"suspended: {name}, in this process until it ends, as the file of keys stays as it is: {error}")
+            return
+        say(f"suspended: {name}, until keys=restore key.name={name}")
+        tell_others()
 
     def _handler(self, action: Action) -> Handler:
         """A handler that knows its client, and whose errors are one line: for the log the place of unforeseen ones."""
@@ -135,8 +150,8 @@ class Service:
                 response = await action(request, client)
             except RefusedError as refused:
                 response = _refusal(refused)
-            except ClientDisconnect:
-                response = Response(status_code=499)
+            except ClientDisconnect:  # or chunks that are none
+                response = _refusal(RefusedError(408, "expected a whole body; send it again"))
             except Exception as error:  # its message may hold a value of a record
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 say(f"error: {type(error).__name__} in {place.filename}:{place.lineno}")
@@ -158,7 +173,8 @@ class Service:
 
         actions: dict[str, Action] = {COMPLETIONS_PATH: self.complete}
         if not self.served.is_language_model:
-            actions = {f"/v1/models/{name}:predict": self.predict, f"/v2/models/{name}/infer": self.infer}
+            tensors = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/{MODEL_VERSION}/infer")
+            actions = {f"/v1/models/{name}:predict": self.predict, **dict.fromkeys(tensors, self.infer)}
         server = {"name": SERVER_NAME, "version": "2", "extensions": []}
         routes = [
             *(Route(path, self._handler(action), methods=["POST"]) for path, action in actions.items()),
@@ -170,7 +186,9 @@ class Service:
                 (f"/v1/models/{name}", {"name": name, "ready": True}),
             )),
         ]  # fmt: skip
-        return Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})
+        app = Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})
+        app.router.redirect_slashes = False  # it would send clients to whatever host they name
+        return app
 
 
 def _refusal(refused: RefusedError) -> Response:
@@ -181,7 +199,10 @@ def _refusal(refused: RefusedError) -> Response:
 
 
 async def _absent(request: Request, error: Exception) -> Response:
-    return _refusal(RefusedError(getattr(error, "status_code", 404), "no such address; see /openapi.json"))
+    assert isinstance(error, HTTPException)
+    response = _refusal(RefusedError(error.status_code, "no such address, or not this way; see /openapi.json"))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _always(content: Mapping[str, Any]) -> Handler:

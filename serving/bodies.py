@@ -24,7 +24,13 @@ from palisade.data.scattering import Scattering
 from palisade.data.sequences import Sequences
 from palisade.data.tokens import Tokens
 
-NUMBER_TYPES = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP32", "FP64")
+WHOLE_TYPES = {
+    "BOOL": (0, 1),
+    **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+}
+"""Smallest and largest number of each type of whole numbers."""
+NUMBER_TYPES = (*WHOLE_TYPES, "FP32", "FP64")
 JSON_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 """A string in a body; possessive, as a way back for every letter would take a hundred times the memory."""
 ENVELOPE_PARTS = 64
@@ -180,7 +186,11 @@ class RowForm:
             raise RefusedError(400, "inputs: expected a datatype of numbers; choose e.g. FP32")
         if math.prod(shape[1:]) != math.prod(self.shape):
             raise RefusedError(400, f"inputs: expected shape [{count}, {_joined(self.shape)}]; reshape the data")
-        return self._array(_flat(INPUT_NAME, tensor, count * math.prod(self.shape)), count)
+        array = self._array(_flat(INPUT_NAME, tensor, count * math.prod(self.shape)), count)
+        low, high = WHOLE_TYPES.get(tensor["datatype"], (-math.inf, math.inf))
+        if low > -math.inf and not ((array >= low) & (array <= high) & (array == np.round(array))).all():
+            raise RefusedError(400, f"inputs: expected numbers of {tensor['datatype']}; choose e.g. FP32")
+        return array
 
     def _numbers(self, key: str, rows: list[Any]) -> Float64[np.ndarray, "rows *shape"]:
         """Rows of nested or flat lists."""

@@ -55,6 +55,11 @@ class KeyEntry(CheckedFields):
     budget: Count | None = None
     repeats: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.expires is not None and datetime.fromisoformat(self.expires).tzinfo is None:
+            raise ValueError(f"expires={self.expires}: expected a moment with its time zone; add +00:00")
+
     @property
     def is_expired(self) -> bool:
         """True from the moment that it expires."""
@@ -101,6 +106,8 @@ class KeyFile:
             entries = [KeyEntry(**entry) for entry in content]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is no list of keys ({type(error).__name__}); restore it") from None
+        if len({entry.name for entry in entries}) < len(entries):  # a revoked key must not hide behind another one
+            raise ValueError(f"{self.path} names an owner twice; restore it")
         return {entry.name: entry for entry in entries}
 
     def make(self, name: Any, days: Any, **own: Any) -> str:
@@ -189,9 +196,16 @@ class KeyRing:
         return Client(entry.name, entry.limits(self._default), entry.repeats)
 
     def suspend(self, name: str) -> None:
-        """Suspends a key here and in the file, which other workers read."""
+        """Suspends a key here and in the file, which other workers read.
+
+        Raises:
+            ValueError: if the file does not hold it any more; it is suspended here all the same.
+            OSError: likewise, if the file cannot be written.
+        """
+        for digest, entry in self._by_hash.items():
+            if entry.name == name:
+                self._by_hash[digest] = replace(entry, suspended=True)
         self._file.change(name, suspended=True)
-        self.reread()
 
 
 class Client(NamedTuple):

@@ -58,8 +58,8 @@ class MemoryStore:
         name, counts = charge.client.name, self._counts[charge.client.name]
         new = counts.take(charge, time.monotonic(), time.time())  # nothing is awaited before: no other request between
         entry: dict[str, Any] = {"new": [digest.hex() for digest in new]} if new else {}
-        limit, used = charge.client.limits.day, (counts.day, counts.records)
-        if limit is not None and used > self._ahead.get(name, (0, 0)):
+        limit, (day, ahead) = charge.client.limits.day, self._ahead.get(name, (0, 0))
+        if limit is not None and (counts.day != day or counts.records > ahead):
             self._ahead[name] = entry["day"] = (counts.day, min(limit, counts.records + limit // DAY_PARTS))
         line = json.dumps({"client": name, **entry}) + "\n" if entry else ""
         if entry or self._journal.is_running:  # a repeated record's first line may still be on its way

@@ -33,7 +33,8 @@ if budget >= 0 then
 end
 local full_at = now
 if rate > 0 then
-  full_at = math.max(tonumber(redis.call('HGET', KEYS[2], 'full_at') or 0), now) + records / rate
+  local before = tonumber(redis.call('HGET', KEYS[2], 'full_at') or 0)
+  full_at = math.min(math.max(before, now), now + burst / rate) + records / rate  -- a clock may have gone back
   local wait = full_at - now - burst / rate
   if wait > 0 then return {{'rate', tostring(wait)}} end
 end

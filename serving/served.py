@@ -76,6 +76,8 @@ class Served:
             inputs, _ = self.release.encode(rows)
         except ValueError as error:
             raise RefusedError(400, self._which_column(str(error))) from None
+        if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+            raise RefusedError(400, "expected numbers that float32 holds once they are scaled; correct them")
         # An array's numbers as they came: the last bits of its inputs may depend on the rows beside.
         exact = inputs if isinstance(self.release.preprocessing, Columns) else rows
         contents = [row.encode() if isinstance(row, str) else row.tobytes() for row in exact]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import re
 import secrets
 import signal
 import socket
@@ -40,6 +41,7 @@ from palisade.targets.release import Release
 CONNECTIONS_AT_ONCE = 1024
 HASH_KEY_BYTES = 32
 CLASS_SETTING = "network._target_"
+MODEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def serve(settings: ServingSettings) -> None:
@@ -51,6 +53,11 @@ def serve(settings: ServingSettings) -> None:
     """
     hold_reloads()
     read_card(settings.release_folder)  # a folder without one leaves nothing behind
+    if not MODEL_NAME_PATTERN.fullmatch(settings.name):
+        raise ValueError(
+            f"release={settings.release}: expected a folder named by 1 to 64 letters from a to z, digits and _ . -, as"
+            " it is a part of addresses; rename it"
+        )
     check_address(settings)
     if not len(KeyFile(settings.private_folder).read()) and not settings.is_local:
         raise ValueError(
@@ -180,7 +187,7 @@ async def _serve(settings: ServingSettings, number: int, own: Prepared, ready: C
 def _reread(keys: KeyRing) -> None:
     try:
         keys.reread()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         say(f"the keys stay what they were: {error}")
         return
     say(f"keys reread: {len(keys)}")

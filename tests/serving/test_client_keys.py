@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import commands
 import pytest
 import requests
-from running_server import DIGIT_IMAGES, command, running
+from running_server import DIGIT_IMAGES, command, free_port, running
 
 from palisade.serving.bodies import RefusedError
 from palisade.serving.keys import KEY_PREFIX, KeyFile, KeyRing, hashed
@@ -69,6 +73,30 @@ def test_a_lost_file_opens_nothing(tmp_path: Path) -> None:
         open_to_all.reread()
 
 
+def test_a_file_edited_by_hand_hides_no_revoked_key(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path)
+    file.make("alice", 5)
+    content = json.loads(file.path.read_text())
+    (entry,) = content["keys"]
+    file.path.write_text(json.dumps({"keys": [{**entry, "revoked": True}, entry]}))
+    with pytest.raises(ValueError, match="names an owner twice"):
+        file.read()
+    file.path.write_text(json.dumps({"keys": [{**entry, "expires": "2999-01-01T00:00:00"}]}))
+    with pytest.raises(ValueError, match="is no list of keys"):
+        file.read()
+
+
+def test_a_key_is_suspended_even_if_the_file_has_lost_it(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path)
+    key = file.make("alice", None)
+    ring = KeyRing(file, Limits(), is_local=False)
+    file.path.write_text('{"keys": []}')
+    with pytest.raises(ValueError, match="expected a key that is there"):
+        ring.suspend("alice")
+    with pytest.raises(RefusedError, match="suspended"):
+        ring.client(f"Bearer {key}")
+
+
 def test_the_commands(tmp_path: Path) -> None:
     def ran(*words: str) -> str:
         done = command(*words, folder=tmp_path)
@@ -114,6 +142,53 @@ def test_a_server_without_keys_stays_on_this_machine(digits_release, tmp_path: P
     folder = digits_release("none")
     done = command("host=0.0.0.0", f"private={tmp_path}", folder=folder)
     assert done.returncode == 2 and "host=0.0.0.0: expected an address of loopback" in done.stderr
+
+
+def test_addresses_and_names_are_checked_first(digits_release, tmp_path: Path) -> None:
+    folder, port = digits_release("none"), free_port()
+    for words, message in (
+        ([f"port={port}", f"metrics_port={port}"], f"metrics_port={port}: expected {port} to be free at 127.0.0.1"),
+        (["host=192.0.2.1", f"port={port}"], "to be free at 192.0.2.1"),
+    ):
+        done = command(*words, f"private={tmp_path}", folder=folder)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    shutil.copytree(folder / "released", tmp_path / "é")
+    done = commands.call("serve.py", "é", folder=tmp_path, timeout=60)
+    assert done.returncode == 2 and "release=é: expected a folder named by" in done.stderr, done.stderr
+    assert not (tmp_path / "private").exists()
+
+
+def test_a_key_that_is_revoked_under_load_gets_no_answer_after_that(digits_release, tmp_path: Path) -> None:
+    folder, private = digits_release("none"), f"private={tmp_path}"
+    keys = {
+        name: command("keys=make", f"key.name={name}", private, folder=folder).stdout.strip() for name in ("a", "b")
+    }
+    with running(folder, private, "limits.rate=null") as server, ThreadPoolExecutor(4) as pool:
+        seen: dict[str, list[int]] = {"a": [], "b": []}
+        ended = threading.Event()
+
+        def ask(name: str) -> None:
+            while not ended.is_set():
+                seen[name].append(server.predict(DIGIT_IMAGES[:5], keys[name]).status_code)
+
+        asking = [pool.submit(ask, name) for name in ("a", "b", "a", "b")]
+        try:
+            for _ in range(20):  # reloads that change nothing
+                server.signal(signal.SIGHUP)
+                time.sleep(0.01)
+            assert command("keys=revoke", "key.name=a", private, folder=folder).returncode == 0
+            server.signal(signal.SIGHUP)
+            end = time.monotonic() + 10
+            while 401 not in seen["a"] and time.monotonic() < end:
+                time.sleep(0.05)
+            marks = {name: len(statuses) for name, statuses in seen.items()}
+            time.sleep(0.5)
+        finally:
+            ended.set()
+        for each in asking:
+            each.result()
+    assert set(seen["a"][: marks["a"]]) == {200, 401} and set(seen["a"][marks["a"] + 2 :]) == {401}
+    assert set(seen["b"]) == {200} and len(seen["b"]) > marks["b"]
 
 
 def test_a_running_server_rereads_its_keys(digits_release, tmp_path: Path) -> None:

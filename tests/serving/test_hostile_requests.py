@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,85 @@ def test_a_claimed_length_takes_no_memory_and_long_bodies_are_not_read(digits_re
             with contextlib.suppress(OSError):
                 answer = client.recv(1000)
             assert b" 413 " in answer or answer == b""
+
+
+def spoken(server: RunningServer, *requests: bytes) -> bytes:
+    """All that a server says to bytes, until it closes the connection or says nothing for a second."""
+    host, port = server.url.removeprefix("http://").split(":")
+    said = b""
+    with socket.create_connection((host, int(port))) as client:
+        client.settimeout(1)
+        with contextlib.suppress(OSError):
+            client.sendall(b"".join(requests))
+            while piece := client.recv(100_000):
+                said += piece
+    return said
+
+
+def posted(path: str, body: bytes, *headers: str, method: str = "POST", length: bool = True) -> bytes:
+    own = [f"{method} {path} HTTP/1.1", "Host: a", *headers, *([f"Content-Length: {len(body)}"] if length else [])]
+    return "\r\n".join([*own, "", ""]).encode("latin-1") + body
+
+
+def test_what_no_library_sends_is_answered_in_order_or_refused(digits_release, tmp_path: Path) -> None:
+    path, chunked = "/v1/models/released:predict", "Transfer-Encoding: chunked"
+    body = json.dumps({"instances": DIGIT_IMAGES[:1].tolist()}).encode()
+    ask = posted(path, body)
+    odd: dict[str, tuple[bytes, int]] = {
+        "header of 1 MB": (posted(path, body, "X-A: " + "a" * 2**20), 431),
+        "20,000 headers": (posted(path, body, *(f"X-{k}: a" for k in range(20_000))), 431),
+        "zero in a header": (posted(path, body, "Authorization: Bearer a\0b"), 400),
+        "two lengths": (posted(path, body, "Content-Length: 3"), 400),
+        "length and chunks": (posted(path, body, chunked), 408),
+        "broken chunks": (posted(path, b"zz\r\n", chunked, length=False), 408),
+        "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 9, 400),
+        "HEAD": (posted(path, b"", method="HEAD"), 405),
+        "OPTIONS": (posted(path, b"", method="OPTIONS"), 405),
+        "CONNECT": (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        "another folder": (posted("/v1/models/%2e%2e%2freleased:predict", body), 404),
+        "slash": (posted("/card/", b"", "Host: evil.example", method="GET"), 404),
+        "binary tensors": (posted("/v2/models/released/infer", body, "Inference-Header-Content-Length: 9"), 415),
+    }
+    with running(digits_release("none"), f"private={tmp_path}", *NO_LIMITS) as server:
+        assert spoken(server, ask, ask, ask).count(b"HTTP/1.1 200 OK") == 3, "pipelined"
+        whole = posted(path, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), chunked, length=False)
+        assert spoken(server, whole).startswith(b"HTTP/1.1 200 OK")
+        for name, (request, status) in odd.items():
+            said = spoken(server, request)
+            assert said.startswith(b"HTTP/1.1 %d " % status) and said.count(b"HTTP/1.1") == 1, (name, said[:200])
+            assert b"evil" not in said and b"Traceback" not in said
+        assert b"allow: POST" in spoken(server, odd["OPTIONS"][0])
+        assert server.predict(DIGIT_IMAGES[:1]).status_code == 200
+    assert "error" not in server.printed()
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "words"),
+    [
+        ({"datatype": "FP16"}, {}, "expected a datatype of numbers"),
+        ({"datatype": "INT8", "data": [1e30] * 64}, {}, "expected numbers of INT8"),
+        ({"datatype": "UINT8", "data": [-1] * 64}, {}, "expected numbers of UINT8"),
+        ({"datatype": "BOOL", "data": [0.5] * 64}, {}, "expected numbers of BOOL"),
+        ({"data": None, "parameters": {"binary_data_size": 256}}, {}, "expected 64 values"),
+        ({}, {"outputs": [{"name": "logits"}]}, "outputs: expected probabilities alone"),
+        ({}, {"outputs": 1}, "outputs: expected probabilities alone"),
+    ],
+)
+def test_tensors_are_what_they_say(
+    plain_server: RunningServer, change: dict[str, Any], more: dict[str, Any], words: str
+) -> None:
+    refused = plain_server.post("/infer", {"inputs": [{**ZERO_TENSOR, **change}], **more})
+    assert refused.status_code == 400 and words in refused.json()["error"], refused.text
+    whole = {**ZERO_TENSOR, "datatype": "UINT8"}
+    for action in ("/infer", "/versions/1/infer"):
+        answer = plain_server.post(action, {"inputs": [whole], "outputs": [{"name": "probabilities"}]})
+        assert answer.status_code == 200
+
+
+@pytest.fixture(scope="module")
+def plain_server(digits_release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with running(digits_release("none"), f"private={tmp_path_factory.mktemp('private')}", *NO_LIMITS) as server:
+        yield server
 
 
 @pytest.mark.slow

@@ -127,6 +127,35 @@ def test_days_are_journaled_ahead(tmp_path: Path) -> None:
     asyncio.run(use(0))
 
 
+def test_a_clock_that_goes_back_forgets_no_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(clock: float, *requests: Charge) -> None:
+        monkeypatch.setattr(time, "time", lambda: clock)
+        store = MemoryStore(tmp_path)
+        try:
+            for request in requests:
+                await store.take(request)
+        finally:
+            await store.close()
+
+    alice = client(day=4)
+    asyncio.run(use(3 * DAY_SECONDS, charge(alice, b"a")))
+    asyncio.run(use(2 * DAY_SECONDS, charge(alice, *[b"a"] * 4)))
+    with pytest.raises(RefusedError, match="4 records a day"):
+        asyncio.run(use(2 * DAY_SECONDS + 1, charge(alice, b"a")))
+
+
+def test_a_clock_of_redis_that_goes_back_locks_nobody_out(redis_url: str) -> None:
+    async def use() -> None:
+        store, alice = RedisStore(RedisSettings(url=redis_url), "m"), client(rate=20)
+        store._redis.hset("palisade:m:{alice}:counts", "full_at", time.time() + 3600)
+        with pytest.raises(RefusedError) as refused:
+            await store.take(charge(alice, *[b"a"] * 20))
+        assert refused.value.wait <= 1.01
+        await store.close()
+
+    asyncio.run(use())
+
+
 def test_one_server_alone_has_a_folder(tmp_path: Path) -> None:
     store = MemoryStore(tmp_path)
     with pytest.raises(ValueError, match=r"private=.*: expected a folder that no other server has"):

@@ -61,10 +61,12 @@ def test_raw_rows_by_both_forms(table_release: Path, tmp_path: Path) -> None:
         absent = server.predict([{"age": 1, "job": "nurse"}])
         nested = server.predict([{**records[0], "age": [1]}])
         word = server.predict([{**records[0], "wage": "much money"}])
+        huge = [server.predict([{**records[0], "wage": cell}]) for cell in (1e308, "1e308", "inf")]
         twice = server.post("/infer", {"inputs": [*tensors, tensors[0]]})
         short = server.post("/infer", {"inputs": [{**tensors[0], "shape": [49], "data": [1] * 49}, *tensors[1:]]})
     np.testing.assert_allclose(v1, expected, atol=1e-6)
     np.testing.assert_allclose(np.reshape(v2["data"], v2["shape"]), expected, atol=1e-6)
+    assert {each.status_code for each in huge} == {400}, [each.text for each in huge]
     assert more.status_code == 200, "other columns are not looked at"
     for refused, words in (
         (absent, "age, job, wage"),
