@@ -67,9 +67,13 @@ class Gather(Dataset[Batch]):
         self.placed = None if device.type == "cpu" else _Placed(x, y, soft_labels, device)
 
     def __getitem__(self, step: Step) -> Batch:
-        index, mask = step if self.stacked else (step[0][0], step[1][0])
         if self.placed is not None:
-            return self.placed.batch(index, mask)
+            return self.placed.batch(*self._of_models(step))
+        return self.on_host(step)
+
+    def on_host(self, step: Step) -> Batch:
+        """The batch of a step on the CPU, wherever batches are to lie: its values without a wait for the device."""
+        index, mask = self._of_models(step)
         return Batch(
             torch.from_numpy(self.x[index]),
             self.y[index],
@@ -77,6 +81,9 @@ class Gather(Dataset[Batch]):
             torch.from_numpy(index),
             None if self.soft_labels is None else torch.from_numpy(self._soft_labels(index)),
         )
+
+    def _of_models(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
+        return step if self.stacked else (step[0][0], step[1][0])
 
     def _soft_labels(
         self, index: Int64[np.ndarray, "*models batch"]

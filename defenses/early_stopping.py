@@ -115,8 +115,10 @@ class BestWeights(pl.Callback):
         trainer.should_stop = bool(done.all())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook after training: puts every model's best weights back."""
+        """Lightning's hook after training: puts every model's best weights back, and lets go of the device's memory."""
         self._put_back(pl_module.network, torch.ones_like(self.waited, dtype=torch.bool))  # type: ignore[arg-type]
+        self.best = []
+        del self.x, self.y
 
     def _put_back(self, network: nn.Module, models: Bool[Tensor, " models"]) -> None:
         for best, weights in zip(self.best, self._weights(network), strict=True):

@@ -141,6 +141,7 @@ class Fleet:
         for state in self.states:
             self.network.load_state_dict(state)
             yield (self._logits(x[start : start + at_once]) for start in range(0, len(x), at_once))
+        self.network.to(CPU)  # a fleet that stays leaves the device's memory to others
 
     def _logits(self, x: Real[np.ndarray, "part ..."]) -> Float[Tensor, "part *positions classes"]:
         with torch.inference_mode():
@@ -398,4 +399,7 @@ class Fitter:
             except SystemExit as interrupt:  # Lightning's answer to Ctrl-C, which it then ignores
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 raise KeyboardInterrupt from interrupt
+        for callback in callbacks:
+            for name in ("log", "log_dict"):  # which Lightning puts there, and which hold module, trainer and optimizer
+                vars(callback).pop(name, None)
         return weights(), callbacks, snapshots

@@ -15,7 +15,7 @@ from palisade.defenses.dp_sgd.clipping import Flat
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.microbatches import leaves, map_tensors
 from palisade.defenses.dp_sgd.precision import HALF_TYPES, full_precision
-from palisade.defenses.dp_sgd.records import FitRecords, digest
+from palisade.defenses.dp_sgd.records import FitRecords
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
 
 MAX_GRADIENT_ELEMENTS = 2**24
@@ -61,7 +61,18 @@ class Alone(ClippedSum):
             for parameter in layer.parameters(recurse=False):
                 owners.setdefault(parameter, place)
         places = sorted({owners[parameter] for parameter in self.parameters})
-        self.layer = torch.tensor([places.index(owners[parameter]) for parameter in self.parameters])
+        self.layers = [places.index(owners[parameter]) for parameter in self.parameters]
+        """Number of the layer that a parameter belongs to."""
+        self.layer = torch.tensor(self.layers, device=self.parameters[0].device)
+
+    def detach(self) -> None:
+        """Leaves the network as it was, once nothing that only `.data` changes was changed.
+
+        Raises:
+            ValueError: if it was.
+        """
+        super().detach()
+        self.rehearsal.settle_changes()
 
     def clip(self, step: Any, *, number: int, index: int) -> Float[Tensor, " batch"]:
         """Adds the clipped gradients of a step's units to the sum; returns the norms before clipping.
@@ -71,6 +82,8 @@ class Alone(ClippedSum):
             number: of the step, which random numbers depend on.
             index: of the batch, as training_step gets it.
         """
+        if index == 0:
+            self.rehearsal.settle_changes()
         with self.rehearsal.session():
             norms = [self._add(gradients) for gradients in self.gradients(step, number=number, index=index)]
             self.rehearsal.check_unchanged()
@@ -110,8 +123,9 @@ class Alone(ClippedSum):
 
     def single(self, step: Any, unit: int, *, number: int) -> tuple[Any, int]:
         """The collated batch of one unit, and the seed that belongs to its content."""
-        collated = self.records.collated(self.records.some(step, [unit]))
-        words = self.secret.bits("record", self.model, (number << 63) + digest(collated), count=2)
+        one = self.records.some(step, [unit])
+        collated = self.records.collated(one)
+        words = self.secret.bits("record", self.model, (number << 63) + self.records.digest(one, collated), count=2)
         return collated, int(words[0]) << 31 ^ int(words[1])
 
     def _add(self, gradients: Sequence[Float[Tensor, "units ..."]]) -> Float[Tensor, " units"]:
@@ -119,15 +133,17 @@ class Alone(ClippedSum):
         with full_precision():
             flat = [gradient.reshape(len(gradient), -1) for gradient in gradients]
             of_parameters = torch.stack([torch.linalg.vector_norm(each, dim=1).square() for each in flat])
-            squares = of_parameters.new_zeros(int(self.layer.max()) + 1, len(flat[0]))
-            squares = squares.index_add(0, self.layer.to(squares.device), of_parameters)
+            squares = of_parameters.new_zeros(max(self.layers) + 1, len(flat[0]))
+            squares = squares.index_add(0, self.layer, of_parameters)
             finite = squares.sum(0).isfinite()
             squares = squares.where(finite, 0)
             norms, factors = self.factors(squares)
             by_layer = factors.expand(len(squares), -1) if factors.ndim == 1 else factors
             part: dict[nn.Parameter, Tensor] = {}
-            for parameter, each, layer in zip(self.parameters, flat, self.layer.tolist(), strict=True):
-                finite_gradients = each if finite.all() else each.where(finite.unsqueeze(1), 0)
+            # A device would wait for the answer to whether all are finite; there, all gradients pass the sieve.
+            clean = finite.device.type == "cpu" and bool(finite.all())
+            for parameter, each, layer in zip(self.parameters, flat, self.layers, strict=True):
+                finite_gradients = each if clean else each.where(finite.unsqueeze(1), 0)
                 part[parameter] = (by_layer[layer] @ finite_gradients).view_as(parameter)
             self.add(part)
         return norms

@@ -122,7 +122,7 @@ class DPSGDDefense(Defense):
         width = fleets.step_width(fitter, (self.records_per_person or 1) * self.augmentations)
         dp_sgd = fleets.OfFleet(fitter, self.base, epsilon=self.epsilon, width=width, **shared)
         fleets.check_callbacks(self.base, base := self.base.callbacks(fitter, split))
-        return [*base, dp_sgd, *([fleets.average_of_weights()] if self.weight_averaging else [])]
+        return [*base, dp_sgd, *([fleets.AverageOfWeights()] if self.weight_averaging else [])]
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
         """The way to per-record gradients and its reason, by a fit of the first model without a step."""

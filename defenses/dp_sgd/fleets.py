@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jaxtyping import Int64
 from numpy import ndarray
 from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -40,6 +41,7 @@ from palisade.targets.stacks import (
     StackedNorm,
     StackedStandardizedConvolution,
 )
+from palisade.targets.statement import Statement
 from palisade.targets.transformer import Transformer
 
 RECORDWISE_NETWORKS = (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, GPT)
@@ -176,6 +178,19 @@ class OfFleet(DPSGD):
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
         self.on_gpu = fitter.device.type != "cpu"
 
+    @property
+    def statement(self) -> Statement:
+        """The whole claim of the fit, which has ended."""
+        claim, mechanism = self._ending
+        return replace(claim, privacy_curve=mechanism.privacy_curve())
+
+    def teardown(self, trainer: pl.Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook after a stage: lets go of what the fit worked with, which may lie on a device."""
+        super().teardown(trainer, pl_module, stage)
+        if self._fit is not None:
+            self._ending = self._claim(), self._fit.step.mechanism
+            self._fit = self._sampling = None
+
     def _choose(self, chooser: Chooser) -> Choice:
         if way := self.settled.get("per_record"):
             return Choice(way, self.settled["reason"])
@@ -242,11 +257,35 @@ def step_width(fitter: Fitter, rows_per_unit: int) -> int | None:
     return fixed_width(fitter.recipe.batch_size) * rows_per_unit
 
 
-def average_of_weights() -> WeightAveraging:
-    """Exponential moving average of the weights after t updates, with decay min(0.9999, (1 + t)/(10 + t))."""
-    return WeightAveraging(avg_fn=_average)
+class AverageOfWeights(Callback):
+    """Exponential moving average of the weights after t updates, with decay min(0.9999, (1 + t)/(10 + t)).
+
+    It is what the fit leaves behind. Lightning's own average keeps t on the device, and waits for it in every step.
+    """
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self._average: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Lightning's hook after a batch: takes in the weights that its step left."""
+        if trainer.global_step == self.updates:
+            return
+        weights = _weights(pl_module)
+        if not self._average:
+            self._average = [weight.clone() for weight in weights]
+        else:
+            decay = min(0.9999, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(self._average, weights, 1 - decay)
+        self.updates += 1
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook after training: leaves the average in the module."""
+        if self.updates:
+            torch._foreach_copy_(_weights(pl_module), self._average)
+        self._average = []
 
 
-def _average(average: Tensor, weights: Tensor, updates: Tensor | int) -> Tensor:
-    decay = min(0.9999, (1 + int(updates)) / (10 + int(updates)))
-    return average.lerp(weights, 1 - decay)
+def _weights(module: LightningModule) -> list[Tensor]:
+    tensors = (*module.parameters(), *module.buffers())
+    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]

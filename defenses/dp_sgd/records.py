@@ -69,7 +69,8 @@ class FitRecords:
         waiting: steps whose batch has not arrived yet.
         rows_per_index: rows that the data set makes of an index.
         first: yields steps whose units stand for all, at least once.
-        units: how many there are, where that is known.
+        on_host: makes the batch of a step on the CPU, for data sets that lie on a device; None where collated batches
+            do.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class FitRecords:
         waiting: deque[Any],
         first: Callable[[int, int], Any],
         rows_per_index: int | None = None,
+        on_host: Callable[[Any], Any] | None = None,
     ) -> None:
         self.make, self.transfer, self.rows_per_unit = make, transfer, rows_per_unit
-        self.waiting, self.first, self.rows_per_index = waiting, first, rows_per_index
+        self.waiting, self.first, self.rows_per_index, self.on_host = waiting, first, rows_per_index, on_host
         self.step: Any = None
         """The step whose batch is being trained on."""
 
@@ -138,6 +140,10 @@ class FitRecords:
             return self.make(step)
         first, last = step.columns[0], step.columns[-1]
         return part(self.make(step.step), first, last + 1, of=(self.rows(step.step),))
+
+    def digest(self, step: Any, collated: Any) -> int:
+        """63 bits of the content of a step's batch; no device is waited for where its values are on the host."""
+        return digest(collated if self.on_host is None else self.on_host(step))
 
     def check_rows(self, batch: Any, dimensions: int, of: Any = None) -> None:
         """Checks that a batch, of the step that is being trained on unless another is given, has the rows asked for.

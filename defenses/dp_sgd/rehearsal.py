@@ -51,6 +51,9 @@ class Rehearsal:
         """The user's hooks before the first batch have run."""
         self.drew = False
         """The last run drew random numbers."""
+        self._names: list[str] = []
+        self._marks = torch.zeros(0, dtype=torch.bool)
+        """Tensors that runs may have changed unseen, and whether they did; on the device, until the host asks."""
         self._losses: list[Tensor] = []
         self._stand_ins: list[nn.Parameter] = []
         self._backward: Callable[[Tensor], object] | None = None
@@ -195,13 +198,26 @@ class Rehearsal:
         self._saved, self._sign = self.state.save(weights=self._with_weights), self._signed()
 
     def check_unchanged(self) -> None:
-        """Raises ValueError if the runs changed what only `.data` can change unseen."""
+        """Raises ValueError if the runs changed what only `.data` can change unseen; of a device, `settle_changes`."""
         self.restore()
         assert self._saved is not None
-        if (name := self._saved.changed()) is not None:
+        names, marks = self._saved.changed()
+        if names != self._names:
+            self.settle_changes()
+            self._names, self._marks = names, marks
+        else:
+            self._marks = self._marks | marks
+        if marks.device.type == "cpu":
+            self.settle_changes()
+
+    def settle_changes(self) -> None:
+        """Raises ValueError if runs since the last call changed such a thing, for which the host waits."""
+        changed = [name for name, mark in zip(self._names, self._marks.tolist(), strict=True) if mark]
+        self._names, self._marks = [], torch.zeros(0, dtype=torch.bool)
+        if changed:
             raise ValueError(
-                f"training_step changes {name} of the module in place through .data, so that records would meet in it;"
-                " leave it alone, or change it in a way that does not depend on the records"
+                f"training_step changes {changed[0]} of the module in place through .data, so that records would meet"
+                " in it; leave it alone, or change it in a way that does not depend on the records"
             )
 
     def _signed(self) -> Any:

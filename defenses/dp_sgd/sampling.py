@@ -15,7 +15,7 @@ from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSourc
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils import data
 
-from palisade.data.loaders import Poisson, poisson_mask
+from palisade.data.loaders import Gather, Poisson, poisson_mask
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, Units
 from palisade.defenses.dp_sgd.microbatches import part
@@ -317,6 +317,7 @@ def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tu
         waiting=drawn.waiting,
         first=first,
         rows_per_index=rows_per_index,
+        on_host=loader.dataset.on_host if isinstance(loader.dataset, Gather) else None,
     )
     return noted, Sampling(
         rate=sampler.sampling_rate,

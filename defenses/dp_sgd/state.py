@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils import data
 from torchmetrics import Metric, MetricCollection
@@ -175,10 +176,10 @@ class Saved:
                 if (f"{prefix}.{name}" if prefix else name) in names:
                     held[name] = self._put_back(value, copied)
 
-    def changed(self) -> str | None:
-        """A tensor whose value is no longer the same."""
-        different = (name for name, tensor, value in self._tensors if not _same(tensor.detach(), value))
-        return next(different, None)
+    def changed(self) -> tuple[list[str], Bool[Tensor, " tensors"]]:
+        """Names of all tensors, and which of them are no longer the same: a mark that nothing has waited for yet."""
+        marks = [_differs(tensor.detach(), value) for _, tensor, value in self._tensors]
+        return [name for name, _, _ in self._tensors], torch.stack(marks) if marks else torch.zeros(0, dtype=torch.bool)
 
     def _copy(self, value: Any) -> Any:
         if _is_plain(value):
@@ -291,12 +292,16 @@ def _sign(value: Any) -> Any:
     return id(value)
 
 
+def _differs(one: Tensor, other: Tensor) -> Bool[Tensor, ""]:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return torch.ones((), dtype=torch.bool, device=one.device)
+    differs = one != other
+    return (differs & ~(one.isnan() & other.isnan()) if one.is_floating_point() else differs).any()
+
+
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.shape != other.shape or one.dtype != other.dtype:
-            return False
-        both_nan = one.isnan() & other.isnan() if one.is_floating_point() else torch.zeros_like(one, dtype=torch.bool)
-        return bool(((one == other) | both_nan).all())
+        return not _differs(one, other)
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
     if type(one) is not type(other):

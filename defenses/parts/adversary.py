@@ -93,7 +93,7 @@ class Adversary(pl.Callback):
         pl_module.log("attacker_auc", self.aucs.mean())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook after training.
+        """Lightning's hook after training: looks at models and attackers, and lets go of the device's memory.
 
         Raises:
             ValueError: if a model names always one class, or its attacker no longer depends on predictions.
@@ -117,6 +117,9 @@ class Adversary(pl.Callback):
                     f" that of model {model} no longer depends on predictions; lower trainer.optimizer.lr, or change"
                     " defense.warm_up"
                 )
+        self.attacker.cpu()
+        self.aucs = self.aucs.cpu()
+        del self.optimizer, self.held_out, self.network
 
     def _learn(self, members: Sequence[Int64[np.ndarray, "_"]], rngs: Sequence[np.random.Generator]) -> None:
         """A step of each attacker, on these members and as many reference records."""

@@ -43,11 +43,13 @@ class StepCosts(pl.Callback):
         ]
 
 
-def step_costs(settings, models: int) -> tuple[Costs, Sequence[tuple[Counter[str], Counter[str]]]]:
+def step_costs(
+    settings, models: int, settled=SETTLED_FAST
+) -> tuple[Costs, Sequence[tuple[Counter[str], Counter[str]]]]:
     """Costs of a fleet's training on the device, in all and of each step."""
     with counting() as costs:
         tracker = StepCosts(costs)
-        trained(settings, models, SIMULATED_DEVICE, tracker=tracker, settled=SETTLED_FAST)
+        trained(settings, models, SIMULATED_DEVICE, tracker=tracker, settled=settled)
     assert costs.total["random"] == 0
     return costs, tracker.each(steps_per_epoch=len(tracker.steps) // EPOCHS_PER_FIT)
 
@@ -77,6 +79,31 @@ def test_a_plain_step(compose, models):
         assert counts["host_to_device"] <= 1, costs.by_line("host_to_device")
         assert counts["device_to_host"] + counts["synchronization"] == 0, costs.by_line("synchronization")
         assert 0 < counts["kernel"] <= MAX_KERNELS_PER_PLAIN_STEP, costs.by_line("kernel")
+
+
+SLOWER_FITS = {
+    "parts": (["+defense.max_physical_batch=8"], STACKED_MODELS, "fast"),
+    "copies": (["defense@defense.base=augmentation", "+defense.augmentations=2"], 2, "fast"),
+    "average": (["defense.weight_averaging=true"], STACKED_MODELS, "fast"),
+    "functional": ([], 1, "functional"),
+    "alone": ([], 1, "alone"),
+}
+COPIES_OF_NOISE_AND_INDICES = {"parts": 2, "copies": 3, "average": 2}
+"""Copies to the device in a step; what goes record by record sends each by itself."""
+
+
+@pytest.mark.parametrize("name", SLOWER_FITS)
+def test_no_private_step_waits_for_the_device(compose, name):
+    words, models, way = SLOWER_FITS[name]
+    settings = compose(*SHORT_FIT, *PRIVATE_FIT, *words, "split.pool=120", f"defense.per_record={way}")
+    costs, steps = step_costs(settings, models, {"per_record": way, "reason": "as a run settles it"})
+    assert len(steps) >= 3
+    for counts, _ in steps:
+        assert counts["device_to_host"] + counts["synchronization"] == 0, costs.by_line(
+            "synchronization"
+        ) + costs.by_line("device_to_host")
+        most = COPIES_OF_NOISE_AND_INDICES.get(name, MAX_RECORDS_PER_STEP)
+        assert counts["host_to_device"] <= most, costs.by_line("host_to_device")
 
 
 @pytest.mark.parametrize("defense", [[], PRIVATE_FIT])
