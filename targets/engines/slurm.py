@@ -176,7 +176,7 @@ def _heard_interrupts() -> Iterator[None]:
 
 
 def _reason(job: submitit.Job[Any]) -> str:
-    """Why a job has no result: its state, such as OUT_OF_MEMORY or NODE_FAIL, and the last line of its errors."""
+    """Reason for a job without a result: its state, such as OUT_OF_MEMORY or NODE_FAIL, and the last line of its errors."""
     said = [line for line in (job.stderr() or "").splitlines() if line.strip()][-1:]
     return ": ".join([f"state {job.state}", *said])
 
