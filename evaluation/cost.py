@@ -20,7 +20,7 @@ from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import saved
-from palisade.evaluation.signals.stored import answer_paths, stamp
+from palisade.evaluation.signals.stored import answer_paths, questions, stamp
 from palisade.targets import engines
 from palisade.targets.plan import NUMBERS_PER_TOKEN
 from palisade.targets.run import Run, canonical
