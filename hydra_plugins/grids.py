@@ -91,7 +91,8 @@ class GridsSweeper(BasicSweeper):
         from palisade.targets import device, engines
 
         device.choose(configs[0].device)
-        engines.choose(OmegaConf.to_container(configs[0].engine, resolve=True))
+        engine: Any = OmegaConf.to_container(configs[0].engine, resolve=True)
+        engines.choose(engine)
         if not isinstance(self.launcher, BasicLauncher) or not engines.takes_several_runs():
             return self.launcher.launch(jobs, initial_job_idx=0)
         returned: dict[int, JobReturn] = {}

@@ -199,7 +199,8 @@ class RaySession:
         if not (files := {file for file in own_files(settings) if file.is_here} - self._checked):
             return
         task: Any = ray.remote(missing_here)
-        for node in ray.nodes():
+        nodes: Any = ray.nodes  # without types
+        for node in nodes():
             if node["Alive"]:
                 there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 answer = task.options(num_cpus=0, scheduling_strategy=there).remote(sorted(files, key=str))

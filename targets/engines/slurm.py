@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class SlurmEngine(WorkEngine):
 
     def _ended(
         self, function: Callable[..., Any], waiting: dict[int, tuple[Any, ...]], workers: int, scratch: Path
-    ) -> Iterator[tuple[int, submitit.Job[worker.Outcome]]]:
+    ) -> Generator[tuple[int, submitit.Job[worker.Outcome]], None, None]:
         """Jobs as they end. Slurm gets all of them as one array; of this machine's processes so many run at a time."""
         jobs: dict[int, submitit.Job[worker.Outcome]] = {}
         try:
@@ -176,7 +176,7 @@ def _heard_interrupts() -> Iterator[None]:
 
 
 def _reason(job: submitit.Job[Any]) -> str:
-    """Why a job has no result: its state, such as OUT_OF_MEMORY or NODE_FAIL, and the last line of its errors."""
+    """Reason for a job without a result: its state, such as OUT_OF_MEMORY, and the last line of its errors."""
     said = [line for line in (job.stderr() or "").splitlines() if line.strip()][-1:]
     return ": ".join([f"state {job.state}", *said])
 
