@@ -72,7 +72,7 @@ def _of_texts(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _near_verbatim(rows: Sequence[Row]) -> Iterator[str]:
-    """How much of a text the model writes when it goes on by itself, by the style of what it is asked with."""
+    """The part of a text that the model writes when it goes on by itself, by the style of what it is asked with."""
     repeated, shared = _pairs(rows, REPEATED_PATTERN), _pairs(rows, SUBSTRING_PATTERN)
     for style, words in STYLE_WORDS.items():
         for (prompt, own), (inside, outside) in repeated.items():
