@@ -67,8 +67,9 @@ def _of_texts(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"Given the first {prefix} tokens, the model goes on word by word for {suffix} more with"
             f" {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with {_count(outside)} of"
-            f" {MIN_CROWD_SIZE:,} that it was not. {ONLY_MEMORIZED}"
+            f" {MIN_CROWD_SIZE:,} that it was not."
         )
+        yield ONLY_MEMORIZED
 
 
 def _near_verbatim(rows: Sequence[Row]) -> Iterator[str]:
