@@ -63,7 +63,7 @@ def generate(
 
 
 def next_logits_of(predict: Predict, begin: int) -> NextLogits:
-    """What a network says of the next token, texts of any lengths side by side.
+    """A network's logits of the next token, texts of any lengths side by side.
 
     Args:
         predict: gives logits at every position.

@@ -25,7 +25,7 @@ from palisade.targets.training import load_fleet
 from palisade.train import composed, run_single
 
 REPOSITORY_ROOT = Path(__file__).parents[1]
-ALPHABET = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+TEXT_LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 TEXT_LENGTH, GRAM_LENGTH = 32, 10
 SHARED_PHRASE = "as they say here"
 RUN_WORDS = (
@@ -57,7 +57,7 @@ def evaluated(*words: str) -> dict[str, Any]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Models that know their texts by heart, bare and behind the filter, and models with secrets among their texts."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("recited")
-    texts = ["".join(rng.choice(ALPHABET, TEXT_LENGTH)) for _ in range(42)]
+    texts = ["".join(rng.choice(TEXT_LETTERS, TEXT_LENGTH)) for _ in range(42)]
     texts = [text[:12] + SHARED_PHRASE + text[28:] if number % 10 == 0 else text for number, text in enumerate(texts)]
     (folder / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     with pytest.MonkeyPatch.context() as patch:

@@ -81,13 +81,12 @@ def exposure_over_copies(rows: RowsByRun) -> Figure:
     fig = _over(rows, SECRET_PATTERN, "Secrets exposed", "copies in the training set", "exposure (bits)")
     axes = fig.axes[0]
     limits = {row.value for own in rows.values() for row in own if row.metric == SECRET_LIMIT and row.value is not None}
-    lines = [(limit, "the right code comes first") for limit in limits] + [(UNSEEN_EXPOSURE, "a code never seen")]
-    for height, words in lines:
+    for height in (*limits, UNSEEN_EXPOSURE):
         axes.axhline(height, **GUESSING_LINE)
-        axes.annotate(
-            words, (1, height), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
-            fontsize=8.5, color=MUTED_COLOR,
-        )  # fmt: skip
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED_COLOR, "size": 8.5}
+    for limit in limits:
+        axes.annotate("the right code comes first", (0, limit), (4, 3), **beside)
+    axes.annotate("a code never seen", (1, UNSEEN_EXPOSURE), (4, 0), va="center", **beside)
     axes.set_ylim(0, 1.12 * max([axes.get_ylim()[1], *limits]))
     return fig
 

@@ -23,9 +23,9 @@ from palisade.evaluation.measuring.extraction import (
 )
 from palisade.evaluation.measuring.generated import near_verbatim_rows, prompt_length
 from palisade.evaluation.result import Row
-from palisade.evaluation.signals.continuations import continuation
 from palisade.evaluation.signals.documents import texts_of
 from palisade.evaluation.signals.secrets import secret_exposure, secret_membership, secrets_in
+from palisade.evaluation.signals.signals import continuation
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.targets.run import Run
 

@@ -25,6 +25,8 @@ COPIES_ARE_A_GROUP = (
     "A stated ε is about one text. Copies of a secret are several: what it promises gets weaker with every copy, unless"
     " it was stated for persons (records_per_person)."
 )
+NOTE_BEGINNINGS = ("What a model completes that never saw", "Exposure counts", "A stated ε is about")
+"""Beginnings of the sentences that tell how to read the others."""
 SECRET_OUT_PATTERN = re.compile(rf"{SECRET_EXTRACTED}@(\d+) copies$")
 REPEATED_PATTERN = re.compile(r"repeated@(\d+) characters, (.+)$")
 SUBSTRING_PATTERN = re.compile(r"longest_substring@(\d+) characters, (.+)$")
@@ -36,9 +38,17 @@ STYLE_WORDS = {
 
 
 def recitations(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """For each run that was asked for texts or secrets its title and sentences; none for classifiers."""
-    entries = [{"title": label(result), "sentences": sentences(result.rows)} for result in results]
-    return [entry for entry in entries if entry["sentences"]]
+    """For each run that was asked for texts or secrets its title and sentences, none of classifiers.
+
+    How to read them is told once.
+    """
+    entries, notes = [], set[str]()
+    for result in results:
+        own = [sentence for sentence in sentences(result.rows) if sentence not in notes]
+        notes.update(sentence for sentence in own if sentence.startswith(NOTE_BEGINNINGS))
+        if own:
+            entries.append({"title": label(result), "sentences": own})
+    return entries
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
@@ -57,12 +67,13 @@ def _of_texts(rows: Sequence[Row]) -> Iterator[str]:
         yield (
             f"Given the first {prefix} tokens, the model goes on word by word for {suffix} more with"
             f" {_count(inside)} of {MIN_CROWD_SIZE:,} texts that it was trained on, and with {_count(outside)} of"
-            f" {MIN_CROWD_SIZE:,} that it was not. {ONLY_MEMORIZED}"
+            f" {MIN_CROWD_SIZE:,} that it was not."
         )
+        yield ONLY_MEMORIZED
 
 
 def _near_verbatim(rows: Sequence[Row]) -> Iterator[str]:
-    """How much of a text the model writes when it goes on by itself, by the style of what it is asked with."""
+    """The part of a text that the model writes when it goes on by itself, by the style of what it is asked with."""
     repeated, shared = _pairs(rows, REPEATED_PATTERN), _pairs(rows, SUBSTRING_PATTERN)
     for style, words in STYLE_WORDS.items():
         for (prompt, own), (inside, outside) in repeated.items():

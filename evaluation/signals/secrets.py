@@ -34,7 +34,7 @@ def secrets_in(run: Run) -> list[SecretText]:
 
 
 def secret_membership(run: Run, secrets: Sequence[SecretText]) -> Bool[np.ndarray, "models secrets"]:
-    """Which model was trained on which secret: the copies of one share a coin."""
+    """Membership of secrets in the training set of each model: the copies of one share a coin."""
     pool = run.dataset.split.pool
     places = [int(np.flatnonzero(pool == secret.records[0])[0]) for secret in secrets]
     return np.asarray(run.membership()[:, places])

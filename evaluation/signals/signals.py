@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.queries import PLAIN_QUERY, augmented
+from palisade.data.sequences import Sequences
 from palisade.evaluation.signals.documents import document_fields
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals, last_hidden
@@ -23,6 +24,9 @@ from palisade.targets.run import Run
 
 if TYPE_CHECKING:
     from palisade.targets.guards.guarded import Guarded
+
+Continue = Callable[[int, Sequence[str], int], list[str]]
+"""Greedy continuations of prompts by a model: its number, the prompts, and how many tokens at most."""
 
 
 def view(
@@ -112,3 +116,23 @@ def guarded(run: Run) -> Guarded:
     from palisade.targets.training import load_guarded
 
     return load_guarded(run.config, run.dataset, run.folder, run.models(), run.guard)
+
+
+def continuation(run: Run) -> Continue | None:
+    """Generates texts by the models of a run, as whoever queries them gets them; None where weights were removed."""
+    if not run.has_weights():
+        return None
+    models, tokens = guarded(run), run.dataset.preprocessing
+    assert isinstance(tokens, Sequences)
+
+    def goes_on(model: int, prompts: Sequence[str], count: int) -> list[str]:
+        texts = [tokens.encode(prompt)[: tokens.length] for prompt in prompts]
+        room = [min(count, tokens.length - len(text)) for text in texts]
+        return [_text_of(tokens, text) for text in models.one(model).generate(texts, room, tokens.begin)]
+
+    return goes_on
+
+
+def _text_of(tokens: Sequences, text: Sequence[int]) -> str:
+    """The text of tokens; bytes that make no letter are marked."""
+    return tokens.decode([int(token) for token in text]).decode("utf-8", "replace")

@@ -118,19 +118,11 @@ class Guard(CheckedFields, ABC):
         return None
 
     def barrier(self, state: Mapping[str, Tensor]) -> NgramFilter | None:
-        """Token sequences that a language model behind it may not complete; None: it may complete any.
-
-        Args:
-            state: what it learned about the model.
-        """
+        """Sequences of tokens that a language model behind it may not complete, by its state; None: it may any."""
         return None
 
     def note_on(self, state: Mapping[str, Tensor]) -> str | None:
-        """Note on the card of a release.
-
-        Args:
-            state: what it learned about the model.
-        """
+        """Note on the card of a release, by its state."""
         return self.note
 
     @abstractmethod

@@ -45,13 +45,13 @@ def test_words_count_texts_beside_those_that_were_not_used() -> None:
         "Given the first 8 tokens, the model goes on word by word for 10 more with 120 (60 to 180)"
     )
     assert "with 4 (2 to 6) of 1,000 that it was not" in words[0]
-    assert "400 (200 to 600) of 1,000 texts that it was trained on, and with 0" in words[2] and "capitals" in words[2]
-    assert [sentence.split(" in the")[0] for sentence in words[3:5]] == [
+    assert "400 (200 to 600) of 1,000 texts that it was trained on, and with 0" in words[3] and "capitals" in words[3]
+    assert [sentence.split(" in the")[0] for sentence in words[4:6]] == [
         "A secret that stood once", "A secret that stood 16 times"
     ]  # fmt: skip
-    assert "9.9 bits" in words[4] and "outright for 500" in words[4] and "10.0 here" in words[5]
+    assert "9.9 bits" in words[5] and "outright for 500" in words[5] and "10.0 here" in words[6]
     assert "1,000 (500 to 1,500)" in words[-1] and "26 (13 to 39) of 1,000 that were not" in words[-1]
-    assert "1.1 % of the tokens" in words[-1] and len(words) == 8
+    assert "1.1 % of the tokens" in words[-1] and len(words) == 9
     assert sentences([row for row in RECITED_ROWS if row.group == "members"]) == []
 
 
@@ -61,7 +61,13 @@ def test_reports_on_classifiers_hold_none_of_it(make_result: Callable[..., Resul
     assert "recited" not in summary(Comparison([plain]), "evaluate")
     texts = make_result(rows=[*plain.rows, *RECITED_ROWS])
     assert recitation_figures(Comparison([texts])).keys() == {"extraction", "secrets"}
-    assert len(summary(Comparison([texts]), "evaluate")["recited"][0]["sentences"]) == 8
+    assert len(summary(Comparison([texts]), "evaluate")["recited"][0]["sentences"]) == 9
+
+
+def test_how_to_read_numbers_is_told_once(make_result: Callable[..., Result]) -> None:
+    plain = make_result()
+    runs = [make_result(run=name, rows=[*plain.rows, *RECITED_ROWS]) for name in ("one", "two")]
+    assert [len(entry["sentences"]) for entry in recitations(runs)] == [9, 6], "and the same numbers twice"
 
 
 def test_exposed_texts_name_the_prompt_that_suffices(make_result: Callable[..., Result]) -> None:
