@@ -167,7 +167,7 @@ class Documents(CheckedFields):
             raise ValueError(f"data.path={self.path}: line {number} is no JSON ({error}); correct it") from None
         if not isinstance(row, dict):
             raise ValueError(f"data.path={self.path}: line {number} is no object; write {{…}} in each line")
-        self._check_columns(cells, row)
+        self._check_columns(list(cells), row)
         for column, values in cells.items():
             if isinstance(row[column], list | dict) or (
                 column == self.field and not isinstance(row[column], str | None)

@@ -140,7 +140,7 @@ TokensOfTexts = ByteTokens | SubwordTokens | UnfittedSubwords
 """Tokens of documents, fitted or not."""
 
 
-def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int) -> TokensOfTexts:
+def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int = 0) -> TokensOfTexts:
     """The tokens that a setting names.
 
     Args:

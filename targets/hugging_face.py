@@ -17,6 +17,7 @@ from palisade.targets.transformer import positions_of
 CONFIG_FILE, WEIGHTS_PATTERN = "config.json", "*.safetensors"
 CODE_KEY, QUANTIZED_KEY = "auto_map", "quantization_config"
 """Keys of a configuration that name code in the folder, which is never run, and weights that are none by themselves."""
+PLACES_KEYS = ("max_position_embeddings", "n_positions")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -46,8 +47,8 @@ class HuggingFaceModel(nn.Module):
                 f"network.path={path}: expected a model of {classes} tokens, as the data have, not of"
                 f" {config.vocab_size}; set data.tokens={path}"
             )
-        if shape[0] > (longest := getattr(config, "max_position_embeddings", shape[0])):
-            raise ValueError(f"data.length={shape[0]}: expected at most {longest} for network.path={path}; lower it")
+        if (places := longest(folder)) is not None and shape[0] > places:
+            raise ValueError(f"data.length={shape[0]}: expected at most {places} for network.path={path}; lower it")
         for name in [name for name in vars(config) if "dropout" in name or "pdrop" in name or name == "drop"]:
             if isinstance(getattr(config, name), float):
                 setattr(config, name, 0.0)  # drawn by nobody's secret; defense=dropout brings its own
@@ -110,6 +111,13 @@ def checked_folder(path: Any) -> Path:
             " be run; choose another model"
         )
     return folder
+
+
+def longest(folder: Path) -> int | None:
+    """Tokens at most that a model reads at once; None where its configuration says nothing."""
+    content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    places = [content[key] for key in PLACES_KEYS if isinstance(content.get(key), int)]
+    return places[0] if places else None
 
 
 def library() -> Any:
