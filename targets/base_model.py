@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from palisade.data.sequences import Sequences
 from palisade.data.settings import place
+from palisade.data.subwords import TOKENIZER_FILE, TOKENS_FILE, same_tokens
 from palisade.targets.checkpoints import weights_path
 from palisade.targets.digests import content_digest
 
@@ -35,6 +38,34 @@ def base_weights(folder: str) -> Path:
         f"network.{BASE_KEY}={folder}: expected the folder of a run, or one with {BASE_FILE}, and it holds no weights;"
         " train one with train.py experiment=lm_base"
     )
+
+
+def check_tokens(network: Mapping[str, Any], preprocessing: Any) -> None:
+    """Raises ValueError if what a network begins with is known to cut texts into other tokens than the data.
+
+    Their numbers would mean other words to it, and nothing else would say so where there are as many of them.
+
+    Args:
+        network: its settings.
+        preprocessing: of the data.
+    """
+    if not isinstance(preprocessing, Sequences):
+        return
+    own = preprocessing.to_json()
+    for key in (BASE_KEY, PATH_KEY):
+        if (folder := network.get(key)) is None:
+            continue
+        path = place(f"network.{key}", folder)
+        run, tokenizer, differs = path / TOKENS_FILE, path / TOKENIZER_FILE, False
+        if run.is_file():
+            differs = not same_tokens(json.loads(run.read_text(encoding="utf-8")), own)
+        elif tokenizer.is_file() and any(path.glob(MODEL_FILES[1])):
+            differs = own.get("content") != tokenizer.read_text(encoding="utf-8")
+        if differs:
+            raise ValueError(
+                f"network.{key}={folder}: expected a model that cuts texts into the tokens of the data; set"
+                f" data.tokens={folder}"
+            )
 
 
 def has_base(network: Mapping[str, Any]) -> bool:
