@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +48,8 @@ class Documents(CheckedFields):
             frequent in the reference records, or in the pool if there are none. Or a folder with `tokenizer.json`.
         vocabulary: entries of `bpe` at most.
         new_tokens: entries of the vocabulary that no text has, for canaries of kind `new_token`.
+        paraphrases: the key of a `.jsonl` file that holds a list of each document's paraphrases, as many of each, for
+            the attack `neighbors` in the place of copies with other tokens; no model is trained on them.
         name: of the data set; None takes the name of the file or folder.
 
     Raises:
@@ -61,6 +63,7 @@ class Documents(CheckedFields):
     tokens: str | Path = BYTES_TOKENS
     vocabulary: Vocabulary = DEFAULT_VOCABULARY
     new_tokens: CountFromZero = 0
+    paraphrases: str | None = None
     name: str | None = None
 
     def load(self) -> Records:
@@ -96,6 +99,28 @@ class Documents(CheckedFields):
             tokens = self._tokens()
             persons = [str(number) for number, text in enumerate(texts, 1) for _ in self._pieces(text, tokens)]
         return Origins(persons=None if persons is None else list(map(str, persons)))
+
+    def read_paraphrases(self) -> list[list[str]] | None:
+        """Paraphrases of each document, as many of each; None where none are named.
+
+        Raises:
+            ValueError: if a document has none, or more or fewer than others.
+        """
+        if (key := self.paraphrases) is None:
+            return None
+        path = place("data.path", self.path)
+        if ending_of(path) != LINES_ENDING or self.person == DOCUMENT_PERSON:
+            raise ValueError(
+                f"data.paraphrases={key}: expected null, but for whole documents in a {LINES_ENDING} file; leave it out"
+            )
+        rows = [row.get(key) for _, row in self._rows(path)]
+        counts = {len(row) if isinstance(row, list) and all(map(_is_text, row)) else 0 for row in rows}
+        if 0 in counts or len(counts) > 1:
+            raise ValueError(
+                f"data.paraphrases={key}: expected a list of texts in each document of {self.path}, as many in each;"
+                " correct it"
+            )
+        return rows
 
     def _tokens(self) -> TokensOfTexts:
         return tokens_of(str(self.tokens), length=self.length, new_tokens=self.new_tokens, vocabulary=self.vocabulary)
@@ -146,37 +171,40 @@ class Documents(CheckedFields):
 
     def _of_lines(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
         cells: dict[str, list[str]] = {column: [] for column in columns}
-        try:
-            with opened(path) as content, io.TextIOWrapper(content, TEXT_ENCODING) as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        self._add(cells, number, line)
-        except (*READER_ERRORS, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"data.path={self.path}: expected lines of JSON in UTF-8 ({error}); write it anew"
-            ) from None
+        for number, row in self._rows(path):
+            self._check_columns(columns, row)
+            for column, values in cells.items():
+                value = row[column]
+                if isinstance(value, list | dict) or (column == self.field and not isinstance(value, str | None)):
+                    raise ValueError(
+                        f"data.field={column}: expected a text in each document, and line {number} holds a"
+                        f" {type(value).__name__}; correct it"
+                    )
+                values.append("" if value is None else str(value))
         if not cells[self.field]:
             raise ValueError(f"data.path={self.path}: expected documents, and it holds none; add some")
         return cells
 
-    def _add(self, cells: dict[str, list[str]], number: int, line: str) -> None:
-        """Adds the cells of a line of JSON."""
+    def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The objects of a file of JSON lines, with the numbers of their lines."""
+        try:
+            with opened(path) as content, io.TextIOWrapper(content, TEXT_ENCODING) as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield number, self._object(number, line)
+        except (*READER_ERRORS, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"data.path={self.path}: expected lines of JSON in UTF-8 ({error}); write it anew"
+            ) from None
+
+    def _object(self, number: int, line: str) -> dict[str, Any]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"data.path={self.path}: line {number} is no JSON ({error}); correct it") from None
         if not isinstance(row, dict):
             raise ValueError(f"data.path={self.path}: line {number} is no object; write {{…}} in each line")
-        self._check_columns(cells, row)
-        for column, values in cells.items():
-            if isinstance(row[column], list | dict) or (
-                column == self.field and not isinstance(row[column], str | None)
-            ):
-                raise ValueError(
-                    f"data.field={column}: expected a text in each document, and line {number} holds a"
-                    f" {type(row[column]).__name__}; correct it"
-                )
-            values.append("" if row[column] is None else str(row[column]))
+        return row
 
     def _of_table(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
         if not is_table_file(path) or ending_of(path) == ".txt":
@@ -208,6 +236,10 @@ def pieces(text: str, tokens: Sequences) -> list[str]:
         texts.append(parts[whole])
         start = ends[whole]
     return texts
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def numbered(persons: Sequence[Any]) -> Int64[np.ndarray, " records"]:

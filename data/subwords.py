@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TOKENIZER_FILE, MODEL_FILE = "tokenizer.json", "config.json"
+TOKENS_FILE = Path("private") / "tokens.json"
+"""File in which a run keeps the tokens that its documents were cut into, which may have been fitted to them."""
 BEGIN_WORD = "<|begin|>"
 MIN_PAIR_COUNT = 10
 """Pairs that occur more seldom in the texts become no token: a rare name would stand in the vocabulary."""
@@ -146,11 +148,11 @@ TokensOfTexts = ByteTokens | SubwordTokens | UnfittedSubwords
 """Tokens of documents, fitted or not."""
 
 
-def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int) -> TokensOfTexts:
+def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int = 0) -> TokensOfTexts:
     """The tokens that a setting names.
 
     Args:
-        tokens: `bytes`, `bpe`, or a folder with `tokenizer.json`, of a model of Hugging Face's form.
+        tokens: `bytes`, `bpe`, or a folder: of a run, or with `tokenizer.json`, of a model of Hugging Face's form.
         length: T.
         new_tokens: entries of the vocabulary that no text has.
         vocabulary: of `bpe`.
@@ -164,11 +166,26 @@ def tokens_of(tokens: str, *, length: int, new_tokens: int, vocabulary: int) -> 
         library()
         return UnfittedSubwords(length=length, new_tokens=new_tokens, vocabulary=vocabulary)
     folder = place("data.tokens", tokens)
+    if (folder / TOKENS_FILE).is_file():
+        return _of_run(folder, length=length, new_tokens=new_tokens)
     if not (folder / TOKENIZER_FILE).is_file():
         raise ValueError(
-            f"data.tokens={tokens}: expected bytes, bpe, or a folder with {TOKENIZER_FILE}; choose e.g. bytes"
+            f"data.tokens={tokens}: expected bytes, bpe, or a folder with {TOKENIZER_FILE} or of a run on documents;"
+            " choose e.g. bytes"
         )
     return _of_folder(folder, length=length, new_tokens=new_tokens)
+
+
+def _of_run(folder: Path, *, length: int, new_tokens: int) -> ByteTokens | SubwordTokens:
+    """The tokens of a run on other, public documents."""
+    content = json.loads((folder / TOKENS_FILE).read_text(encoding="utf-8"))
+    own = {**content, "length": length, "new_tokens": new_tokens, "statistics": "file"}
+    return (ByteTokens if content["kind"] == ByteTokens.kind else SubwordTokens).from_json(own)
+
+
+def same_tokens(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """True if tokens, described by `to_json`, cut texts alike and have the same numbers."""
+    return all(one.get(key) == other.get(key) for key in ("kind", "content", "begin"))
 
 
 def _of_folder(folder: Path, *, length: int, new_tokens: int) -> SubwordTokens:

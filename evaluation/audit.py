@@ -33,6 +33,7 @@ from palisade.evaluation.subjects.answers import (
 from palisade.evaluation.subjects.audited_model import Answers, AuditedModel
 from palisade.evaluation.subjects.completions import Completions
 from palisade.evaluation.subjects.endpoint import Endpoint
+from palisade.evaluation.subjects.local_texts import of_texts
 from palisade.evaluation.subjects.model_file import of_file, of_release
 from palisade.evaluation.subjects.raw_rows import aligned, with_raw_rows
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, TOKEN_LOGPROBS, SavedRecords, enough, read
@@ -199,6 +200,10 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
         asked = {key: settings[key] for key in ENDPOINT_KEYS} | {"answers": settings["answers"] or "probabilities"}
         asked["classes"] = classes
         return validated(Endpoint, "", asked).open(folder)
+    if settings.get("text") is not None:
+        if settings["answers"] not in (None, TOKEN_LOGPROBS):
+            raise ValueError(f"answers={settings['answers']}: expected {TOKEN_LOGPROBS} with text; leave it out")
+        return of_texts(kinds[0], str(settings[kinds[0]]), settings.get("base_model"))
     network = settings.get("network") or {}
     if kinds[0] == "release":
         if classes is not None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from palisade.data.sequences import Sequences
 from palisade.data.settings import place
+from palisade.data.subwords import TOKENIZER_FILE, TOKENS_FILE, same_tokens
 from palisade.targets.checkpoints import weights_path
 from palisade.targets.digests import content_digest
 
 BASE_KEY, PATH_KEY = "base", "path"
 """Settings of a network that name places: the folder of a base, and what the network itself is read from."""
+CONFIGURATION_KEY = "configuration"
+"""Setting of a model of Hugging Face's form on a card."""
+RELEASED_TYPES = ("gpt2", "llama", "gpt_neox", "qwen2")
+"""Types of models of that form that a release may hold: no card, whoever wrote it, reaches others of a library."""
 BASE_FILE = "model.safetensors"
 """Weights in a folder that is no run."""
 MODEL_FILES = ("config.json", "*.safetensors")
@@ -35,6 +42,34 @@ def base_weights(folder: str) -> Path:
         f"network.{BASE_KEY}={folder}: expected the folder of a run, or one with {BASE_FILE}, and it holds no weights;"
         " train one with train.py experiment=lm_base"
     )
+
+
+def check_tokens(network: Mapping[str, Any], preprocessing: Any) -> None:
+    """Raises ValueError if what a network begins with is known to cut texts into other tokens than the data.
+
+    Their numbers would mean other words to it, and nothing else would say so where there are as many of them.
+
+    Args:
+        network: its settings.
+        preprocessing: of the data.
+    """
+    if not isinstance(preprocessing, Sequences):
+        return
+    own = preprocessing.to_json()
+    for key in (BASE_KEY, PATH_KEY):
+        if (folder := network.get(key)) is None:
+            continue
+        path = place(f"network.{key}", folder)
+        run, tokenizer, differs = path / TOKENS_FILE, path / TOKENIZER_FILE, False
+        if run.is_file():
+            differs = not same_tokens(json.loads(run.read_text(encoding="utf-8")), own)
+        elif tokenizer.is_file() and any(path.glob(MODEL_FILES[1])):
+            differs = own.get("content") != tokenizer.read_text(encoding="utf-8")
+        if differs:
+            raise ValueError(
+                f"network.{key}={folder}: expected a model that cuts texts into the tokens of the data; set"
+                f" data.tokens={folder}"
+            )
 
 
 def has_base(network: Mapping[str, Any]) -> bool:
@@ -63,15 +98,21 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
 def on_card(network: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a network as a card has them: all of its weights lie beside it, wherever they came from.
 
+    In the place of a folder of Hugging Face's form stands the content of its `config.json`.
+
     Raises:
-        ValueError: for a model of Hugging Face's form, whose layers no card describes.
+        ValueError: for a model of that form of a type that no release may hold.
     """
-    if network.get(PATH_KEY) is not None:
-        raise ValueError(
-            f"network.{PATH_KEY}={network[PATH_KEY]}: expected a network of this project in a release, which is read"
-            " without a folder beside it; ship a run of network=gpt"
-        )
     settings = {name: value for name, value in network.items() if name not in ("lora", BASE_KEY)}
+    if (folder := network.get(PATH_KEY)) is not None and (place(PATH_KEY, folder) / MODEL_FILES[0]).is_file():
+        del settings[PATH_KEY]
+        content = json.loads((place(PATH_KEY, folder) / MODEL_FILES[0]).read_text(encoding="utf-8"))
+        if content.get("model_type") not in RELEASED_TYPES:
+            raise ValueError(
+                f"network.{PATH_KEY}={folder}: expected a model_type of {', '.join(RELEASED_TYPES)} in a release, which"
+                f" is read without a folder beside it, not {content.get('model_type')}; ship a run of one of them"
+            )
+        settings[CONFIGURATION_KEY] = {key: value for key, value in content.items() if not key.startswith("_")}
     if (rank := (network.get("lora") or {}).get("rank")) is not None:
         settings["lora"] = {"rank": rank}
     return settings

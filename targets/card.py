@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from palisade.targets.gpt import GPT
 from palisade.targets.guards import GUARDS_BY_NAME, Guard
+from palisade.targets.hugging_face import HuggingFaceModel
 from palisade.targets.low_rank import adapt
 from palisade.targets.networks import CNN, MLP
 from palisade.targets.pretrained import Pretrained
@@ -22,7 +23,7 @@ from palisade.targets.transformer import Transformer
 
 NETWORKS_BY_NAME: dict[str, type[nn.Module]] = {
     f"{kind.__module__}.{kind.__name__}": kind
-    for kind in (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, GPT, Pretrained)
+    for kind in (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer, GPT, Pretrained, HuggingFaceModel)
 }
 CARD_BYTES = 2**26
 READER_ERRORS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from palisade.data.settings import place
+from palisade.targets.base_model import RELEASED_TYPES
 from palisade.targets.transformer import positions_of
 
 CONFIG_FILE, WEIGHTS_PATTERN = "config.json", "*.safetensors"
 CODE_KEY, QUANTIZED_KEY = "auto_map", "quantization_config"
 """Keys of a configuration that name code in the folder, which is never run, and weights that are none by themselves."""
+LAYERS_KEYS, MAX_RELEASED_LAYERS = ("num_hidden_layers", "n_layer"), 1000
+PLACES_KEYS = ("max_position_embeddings", "n_positions")
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -31,37 +34,59 @@ class HuggingFaceModel(nn.Module):
         shape: (length,) of one document.
         classes: V, which must be the vocabulary of the model.
         path: local folder with `config.json`.
+        configuration: content of `config.json` in its place, as on the card of a release; weights are drawn anew.
 
     Raises:
         ValueError: if `transformers` is not installed, the folder is none or brings code, or the vocabulary differs.
     """
 
-    def __init__(self, *, shape: Sequence[int], classes: int, path: str) -> None:
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int],
+        classes: int,
+        path: str | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        folder = checked_folder(path)
+        folder = None if path is None else checked_folder(path)
+        content = configuration_of(folder) if configuration is None and folder is not None else configuration or {}
+        name = f"network.path={path}"
+        check_configuration(name, content)
+        layers = next((content[key] for key in LAYERS_KEYS if key in content), 0)
+        if path is None and not (content.get("model_type") in RELEASED_TYPES and layers <= MAX_RELEASED_LAYERS):
+            raise ValueError(
+                f"network.configuration: expected a model of {', '.join(RELEASED_TYPES)} with at most"
+                f" {MAX_RELEASED_LAYERS} layers; give network.path=<folder>"
+            )
         transformers = library()
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if content.get("model_type") not in transformers.CONFIG_MAPPING:
+            raise ValueError(
+                f"{name}: expected a model_type that transformers {transformers.__version__} knows, not"
+                f" {content.get('model_type')}; choose another model"
+            )
+        config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(dict(content))
         if config.vocab_size != classes:
             raise ValueError(
-                f"network.path={path}: expected a model of {classes} tokens, as the data have, not of"
-                f" {config.vocab_size}; set data.tokens={path}"
+                f"{name}: expected a model of {classes} tokens, as the data have, not of {config.vocab_size}; set"
+                f" data.tokens={path}"
             )
-        if shape[0] > (longest := getattr(config, "max_position_embeddings", shape[0])):
-            raise ValueError(f"data.length={shape[0]}: expected at most {longest} for network.path={path}; lower it")
-        for name in [name for name in vars(config) if "dropout" in name or "pdrop" in name or name == "drop"]:
-            if isinstance(getattr(config, name), float):
-                setattr(config, name, 0.0)  # drawn by nobody's secret; defense=dropout brings its own
+        if (places := longest(content)) is not None and shape[0] > places:
+            raise ValueError(f"data.length={shape[0]}: expected at most {places} for {name}; lower it")
+        for setting in [each for each in vars(config) if "dropout" in each or "pdrop" in each or each == "drop"]:
+            if isinstance(getattr(config, setting), float):
+                setattr(config, setting, 0.0)  # drawn by nobody's secret; defense=dropout brings its own
         config.use_cache, config._attn_implementation = False, "eager"
         make = transformers.AutoModelForCausalLM
-        if any(folder.glob(WEIGHTS_PATTERN)):
+        if folder is not None and any(folder.glob(WEIGHTS_PATTERN)):
             model, loading = make.from_pretrained(
                 folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
                 dtype=torch.float32, output_loading_info=True,
             )  # fmt: skip
             if missing := sorted(loading["missing_keys"]):
                 raise ValueError(
-                    f"network.path={path}: expected all weights of the model, and {missing[0]} is in no file; save the"
-                    " model there anew"
+                    f"{name}: expected all weights of the model, and {missing[0]} is in no file; save the model there"
+                    " anew"
                 )
         else:
             model = make.from_config(config, trust_remote_code=False).float()
@@ -89,27 +114,46 @@ def checked_folder(path: Any) -> Path:
             f"network.path={path}: expected a local folder with {CONFIG_FILE}, since nothing is downloaded; save the"
             " model there first"
         )
-    try:
-        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"network.path={path}: expected JSON in {CONFIG_FILE} ({error}); get it anew") from None
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLE_ENDINGS)
     if pickles and not any(folder.glob(WEIGHTS_PATTERN)):
         raise ValueError(
             f"network.path={path}: expected weights as safetensors, and {pickles[0]} is a pickle, which may run code;"
             " convert it first"
         )
+    check_configuration(f"network.path={path}", configuration_of(folder))
+    return folder
+
+
+def configuration_of(folder: Path) -> Mapping[str, Any]:
+    """Content of `config.json` in a folder.
+
+    Raises:
+        ValueError: if it is no JSON.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"network.path={folder}: expected JSON in {CONFIG_FILE} ({error}); get it anew") from None
+    return content
+
+
+def check_configuration(name: str, content: Mapping[str, Any]) -> None:
+    """Raises ValueError for a configuration that names code to run, or of weights that are none by themselves."""
     if QUANTIZED_KEY in content:
         raise ValueError(
-            f"network.path={path}: expected plain weights ({QUANTIZED_KEY} in {CONFIG_FILE}); choose a model that is"
-            " not quantized"
+            f"{name}: expected plain weights ({QUANTIZED_KEY} in {CONFIG_FILE}); choose a model that is not quantized"
         )
     if CODE_KEY in content:
         raise ValueError(
-            f"network.path={path}: expected a model without code of its own ({CODE_KEY} in {CONFIG_FILE}), which would"
-            " be run; choose another model"
+            f"{name}: expected a model without code of its own ({CODE_KEY} in {CONFIG_FILE}), which would be run;"
+            " choose another model"
         )
-    return folder
+
+
+def longest(content: Mapping[str, Any]) -> int | None:
+    """Tokens at most that a model reads at once; None where its configuration says nothing."""
+    places = [content[key] for key in PLACES_KEYS if isinstance(content.get(key), int)]
+    return places[0] if places else None
 
 
 def library() -> Any:
@@ -150,6 +194,8 @@ def plain(model: nn.Module) -> nn.Module:
 
 def same_norm(layer: Any) -> nn.RMSNorm | None:
     """The RMS norm of torch that computes the same, None if a library's own has another rule, such as 1 + weight."""
+    if layer.weight.is_meta:  # of shapes alone, nothing can be computed
+        return None
     norm = nn.RMSNorm(len(layer.weight), eps=getattr(layer, "variance_epsilon", getattr(layer, "eps", None)))
     norm.load_state_dict({"weight": layer.weight.detach().clone()})
     with torch.no_grad():

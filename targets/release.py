@@ -293,7 +293,7 @@ class Release:
         check_unreleased(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with creating(folder) as temporary:
-            weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+            weights = {name: value.clone().contiguous() for name, value in self.network.state_dict().items()}
             save_file(weights, temporary / "model.safetensors")
             if self.state:
                 save_file(dict(self.state), temporary / "guard.safetensors")

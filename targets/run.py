@@ -20,8 +20,9 @@ from jaxtyping import Bool
 
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
+from palisade.data.sequences import Sequences
 from palisade.data.split import Membership
-from palisade.data.subwords import BYTES_TOKENS, PAIRS_TOKENS
+from palisade.data.subwords import BYTES_TOKENS, PAIRS_TOKENS, TOKENS_FILE
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.base_model import content_of, has_base, in_full
 from palisade.targets.checkpoints import checkpoint_epochs_of, discard_partly_written, weights_path
@@ -221,6 +222,8 @@ class Run:
         if not (private / "secret").exists():
             with replacing(private / "secret") as temporary:
                 (Secret.from_system() if secret is None else Secret.from_text(str(secret))).save(temporary)
+        if isinstance(dataset.preprocessing, Sequences):
+            write_json(self.folder / TOKENS_FILE, dataset.preprocessing.to_json())
         if not (private / "data").exists():
             write(private / "data", self.secret.seal(dataset.fingerprint.encode()))
         self.describe(config)

@@ -20,6 +20,7 @@ from palisade.data.secret import Secret
 from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
+from palisade.targets.base_model import check_tokens
 from palisade.targets.checkpoints import checkpoint_epochs, discard_partly_written, weights_path, written_together
 from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
@@ -77,6 +78,7 @@ def make_fitter(
             f"defense={config['names']['defense']}: expected data of one class a record, since {reason}; choose another"
             " defense for documents, such as none, dp_sgd, l2 or early_stopping"
         )
+    check_tokens(config["network"], dataset.preprocessing)
     recipe = Recipe.of(config)
     size = membership.public_size(defense.units(dataset.split), len(dataset.split.canaries))
     with named_in_full(homes(trainers(config))):

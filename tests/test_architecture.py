@@ -43,6 +43,7 @@ LATE_IMPORTS = {
     "evaluation/signals/documents.py": "likewise",
     "evaluation/signals/secrets.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",
+    "evaluation/subjects/local_texts.py": "likewise",
     "targets/guards/memguard.py": "answering needs no torch, fitting does",
 }
 """Files that import modules of the project inside functions, and why; each is a seam to torch."""

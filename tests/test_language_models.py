@@ -27,7 +27,10 @@ GPT_OVERRIDES = ("network=gpt", "network.width=16", "network.depth=1", "network.
 def documents(path: Path) -> None:
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(SOME_WORDS, rng.integers(2, 8))) for _ in range(130)]
-    path.write_text("\n".join(json.dumps({"text": text, "author": number % 65}) for number, text in enumerate(texts)))
+    rows = (
+        {"text": text, "author": number % 65, "rewritten": [text.upper(), "xyz"]} for number, text in enumerate(texts)
+    )
+    path.write_text("\n".join(map(json.dumps, rows)))
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -130,3 +133,16 @@ def test_a_release_says_how_likely_a_text_is(evaluated):
     assert len(likely) == min(24, len(text)) and likely.max() <= 0 and likely.mean() > unlikely.mean()
     with pytest.raises(ValueError, match="expected a classifier, and this one is a language model"):
         release.predict([text])
+
+
+def test_paraphrases_of_the_user_take_the_place_of_copies(evaluated):
+    """They are no part of what a run is: nothing is trained again."""
+    (run,) = evaluated.glob("runs/own/gpt-none-*")
+    before = (run / "models" / "0.safetensors").stat().st_mtime_ns
+    done = call("train.py", *RUN_OVERRIDES, *GPT_OVERRIDES, "data.paraphrases=rewritten", folder=evaluated)
+    assert done.returncode == 0 and (run / "models" / "0.safetensors").stat().st_mtime_ns == before, done.stderr
+    done = call("evaluate.py", f"runs={run}", "attack=neighbors", "quiet=true", "name=own", folder=evaluated)
+    assert done.returncode == 0, done.stderr
+    (path,) = run.glob("signals/neighbor_losses-*/*.npy")
+    losses = np.load(path)
+    assert losses.shape == (6, 40, 2) and (losses[..., 1] == losses[:, :1, 1]).all() and np.ptp(losses[0, :, 0]) > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,11 +14,12 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from palisade.attacks import ThreatModel
 from palisade.attacks.parts.answers import MappedAnswers
-from palisade.attacks.parts.neighbor_copies import COPY_COUNT, neighbor_copies
+from palisade.attacks.parts.neighbor_copies import neighbor_copies
 from palisade.attacks.parts.signals import token_rows
 from palisade.attacks.parts.tokens import TokenAnswers
 from palisade.data.dataset import Dataset
 from palisade.data.sequences import NO_TOKEN, Sequences
+from palisade.data.settings import instantiated
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals
 from palisade.evaluation.signals.stored import answers, cached, mean_log_probability
@@ -177,22 +180,45 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
     """
     split = run.dataset.split
     others = split.reference if len(split.reference) else split.population
-    if not run.has_weights() or not len(others):
+    if not run.has_weights():
         return None
-    return cached(Run(run.folder), "neighbor_losses", partial(_of_copies, run, others))
+    if (paraphrases := _paraphrases(run)) is not None:
+        name = f"neighbor_losses-{hashlib.blake2b(json.dumps(paraphrases).encode(), digest_size=4).hexdigest()}"
+        return cached(Run(run.folder), name, partial(_of_paraphrases, run, paraphrases))
+    return cached(Run(run.folder), "neighbor_losses", partial(_of_copies, run, others)) if len(others) else None
+
+
+def _paraphrases(run: Run) -> list[list[str]] | None:
+    """Paraphrases of each audited document that the user wrote; None where there are none, as of canaries."""
+    source: Any = instantiated("data", run.config["data"], object)
+    paraphrases = source.read_paraphrases() if hasattr(source, "read_paraphrases") else None
+    audited = run.dataset.split.audited
+    return None if paraphrases is None or audited.max() >= len(paraphrases) else [paraphrases[k] for k in audited]
+
+
+def _of_paraphrases(run: Run, paraphrases: list[list[str]]) -> Float32[np.ndarray, "models audited copies"]:
+    tokens = run.dataset.preprocessing
+    assert isinstance(tokens, Sequences)
+    return _losses(run, np.stack([tokens.labels(texts) for texts in zip(*paraphrases, strict=True)]))
 
 
 def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:
-    from palisade.targets.training import load_fleet
-
     data, tokens = run.dataset, run.dataset.preprocessing
     assert isinstance(tokens, Sequences)
     y, drawn_from = data.y[data.split.audited], data.y[others]
     counts = np.bincount(drawn_from[drawn_from != NO_TOKEN], minlength=tokens.vocabulary)
     edited = neighbor_copies(y, y != NO_TOKEN, counts / counts.sum(), seed=run.config["seed"])
-    losses = np.empty((len(run.models()), len(y), COPY_COUNT), dtype=np.float32)
+    return _losses(run, edited)
+
+
+def _losses(run: Run, copies: Int64[np.ndarray, "copies audited T"]) -> Float32[np.ndarray, "models audited copies"]:
+    from palisade.targets.training import load_fleet
+
+    tokens = run.dataset.preprocessing
+    assert isinstance(tokens, Sequences)
+    losses = np.empty((len(run.models()), copies.shape[1], len(copies)), dtype=np.float32)
     for place, model in enumerate(run.models()):
-        fleet = load_fleet(run.config, data, run.folder, [model])
-        for copy, changed in enumerate(edited):
+        fleet = load_fleet(run.config, run.dataset, run.folder, [model])
+        for copy, changed in enumerate(copies):
             losses[place, :, copy] = -mean_log_probability(fleet.answers(tokens.inputs_of(changed), changed)[0])
     return losses

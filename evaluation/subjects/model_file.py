@@ -53,6 +53,8 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     own = network.get("_target_")
     release = Release.load(folder, network=import_object(own, setting=CLASS_SETTING) if own else None)
     classes = tuple(release.classes)
+    if isinstance(release.preprocessing, Sequences):
+        raise ValueError(f"text: not given, expected with release={folder}, a language model; add text=<column>")
     if isinstance(release.guard, Aggregate):
         raise ValueError(
             f"release={folder}: expected one that answers about records, not about groups only; choose another"

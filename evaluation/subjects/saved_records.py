@@ -23,7 +23,7 @@ ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 PERSONS_FIELD, CLASSES_FIELD = "persons", "classes"
 TOKEN_LOGPROBS = "token_logprobs"
 """Name of the answers of language models: log p of every token, NaN where a text has none."""
-TEXT_FIELDS = (TOKEN_LOGPROBS, "base_logprobs", "token_greedy", "texts")
+TEXT_FIELDS = (TOKEN_LOGPROBS, "base_logprobs", "token_greedy", "token_means", "token_variances", "texts")
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """Names of arrays that `data=npz` uses, with those of an audit."""
 MIN_RECORDS_PER_SIDE = 10

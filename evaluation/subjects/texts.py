@@ -12,6 +12,8 @@ from jaxtyping import Float32, Shaped
 from palisade.attacks import TokenAnswers
 from palisade.evaluation.signals.grant import Grant
 
+MOMENT_FIELDS = ("token_means", "token_variances")
+"""Mean and variance of log p over the vocabulary at every token, as arrays are called."""
 WORD_COLUMNS = 2**9
 """Numbers that count the words and pairs of words of a text, several of them sharing one."""
 
@@ -23,7 +25,8 @@ def tokens_of(name: str, arrays: Mapping[str, np.ndarray], texts: Shaped[np.ndar
 
     Args:
         name: of the file or the endpoint, for errors.
-        arrays: `token_logprobs` (records, tokens) in nats, and `base_logprobs` and `token_greedy` of the same shape.
+        arrays: `token_logprobs` (records, tokens) in nats, and `base_logprobs`, `token_greedy`, and the mean and the
+            variance of log p over the vocabulary, `token_means` and `token_variances`, of the same shape.
         texts: the texts themselves, for their packed length; None: unknown.
 
     Raises:
@@ -48,6 +51,11 @@ def tokens_of(name: str, arrays: Mapping[str, np.ndarray], texts: Shaped[np.ndar
             " texts into the same tokens"
         )
     greedy = arrays.get("token_greedy")
+    moments = {
+        name.removeprefix("token_"): np.where(mask, arrays[name][:, start:], 0.0)[None]
+        for name in MOMENT_FIELDS
+        if name in arrays
+    }
     packed = None if texts is None else np.array([len(zlib.compress(str(text).encode())) for text in texts])
     try:
         return TokenAnswers(
@@ -56,6 +64,7 @@ def tokens_of(name: str, arrays: Mapping[str, np.ndarray], texts: Shaped[np.ndar
             greedy=None if greedy is None else greedy[None, :, start:].astype(bool),
             base_log_probabilities=None if base is None else np.where(mask, base[:, start:], 0.0),
             zlib_bytes=packed,
+            **moments,
         )
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None

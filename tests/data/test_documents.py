@@ -124,6 +124,19 @@ def test_remedies_are_settings_that_documents_have(tmp_path):
         Documents(path=tmp_path).load()
 
 
+@pytest.mark.parametrize("second", [[], ["b"], "b", ["b", 5], None])
+def test_paraphrases_are_as_many_of_each_document(tmp_path, second):
+    lines = [{"text": "one", "rewritten": ["1", "eins"]}, {"text": "two", "rewritten": ["2", "zwei"]}]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = Documents(path=tmp_path / "own.jsonl", paraphrases="rewritten")
+    assert source.read_paraphrases() == [["1", "eins"], ["2", "zwei"]] and list(source.load().rows) == ["one", "two"]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, [lines[0], {"text": "two", "rewritten": second}])))
+    with pytest.raises(ValueError, match=r"^data.paraphrases=rewritten: expected a list of texts in each document of "):
+        source.read_paraphrases()
+    with pytest.raises(ValueError, match=r"^data.paraphrases=rewritten: expected null, but for whole documents in a "):
+        Documents(path=tmp_path, paraphrases="rewritten").read_paraphrases()
+
+
 def test_documents_without_a_token_are_refused(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.statistics.dataset_inference import weighed
 from palisade.evaluation.subjects.completions import Completions
+from palisade.evaluation.subjects.local_texts import LocalModel
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -229,3 +230,92 @@ def surprise(scores: np.ndarray, nonmembers: np.ndarray) -> float:
     """Difference of the means in standard errors."""
     both = np.concatenate([scores, nonmembers])
     return float((scores.mean() - nonmembers.mean()) / np.sqrt(both.var() * 4 / len(both)))
+
+
+# Models on this machine.
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the documents that were used, and its release."""
+    from commands import call
+
+    folder = tmp_path_factory.mktemp("local")
+    (folder / "own.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in USED_TEXTS + PUBLIC_TEXTS[:20]))
+    (folder / "runs").mkdir()
+    sizes = ("network=gpt", "network.width=32", "network.depth=1", "network.heads=2")
+    done = call(
+        "train.py", "data=documents", "data.path=own.jsonl", "data.length=32", *sizes,
+        "split.pool=54", "split.population=0",
+        "trainer.epochs=40", "trainer.batch_size=10", "trainer.optimizer.lr=5e-3", "fleet.models=1", "quiet=true",
+        "membership.how=fixed", "membership.share=1", folder=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run_folder,) = folder.glob("runs/own/*")
+    done = call("train.py", f"ship={run_folder}", "ship_unaudited=true", "quiet=true", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["release", "model"])
+def test_a_model_of_this_machine_answers_about_documents(
+    local: Path, files: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (place,) = local.glob("released/*" if kind == "release" else "runs/own/*")
+    run("audit=records", f"{kind}={place}", "text=story", "records=in.csv", "nonmembers=out.csv", "name=own")
+    report = json.loads((files / "reports" / "own" / "report.json").read_text())
+    assert report["all_together"]["p"] < 1e-2 and report["dataset_inference"]["p"] < 0.1 and not report["no_verdict"]
+
+
+def test_all_attacks_without_shadows_run_on_a_model_of_this_machine(local: Path, files: Path) -> None:
+    (place,) = local.glob("released/*")
+    run("audit=model", f"release={place}", f"base_model={place}", "text=story", "members=in.csv", "nonmembers=out.csv")
+    rows = list(csv.DictReader((files / "reports" / "audit_model" / "results.csv").open()))
+    auc = {row["attack"]: float(row["value"]) for row in rows if row["metric"] == "auc" and row["group"] == "all"}
+    assert {"loss", "zlib", "min_k_plus", "sharpness", "error_zone", "windows"} <= auc.keys()
+    assert auc["loss"] > 0.65 and auc["base_difference"] == 0.5  # the base is the model itself
+
+
+def test_long_texts_are_read_in_pieces(local: Path) -> None:
+    (place,) = local.glob("released/*")
+    model = LocalModel.of("release", str(place))
+    long, short = "river stone garden letter " * 4, "night"
+    numbers = model.numbers([long, short])
+    rows = model.rows(numbers)
+    assert [len(own) for own in rows] == [len(long), len(short)]
+    for start in range(0, len(long), 32):
+        (piece,) = model.rows(model.numbers([long[start : start + 32]]))
+        np.testing.assert_allclose(
+            rows[0]["log_probability"][start : start + 32], piece["log_probability"], rtol=1e-6, atol=1e-6
+        )
+
+
+def test_a_folder_of_hugging_face_s_form_is_asked(files: Path, tmp_path: Path) -> None:
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "night": 1, "river": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    config = transformers.GPT2Config(vocab_size=3, n_positions=8, n_embd=8, n_layer=1, n_head=1, bos_token_id=0)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    words.save(str(tmp_path / "model" / "tokenizer.json"))
+    model = LocalModel.of("model", str(tmp_path / "model"))
+    assert [len(own) for own in model.rows(model.numbers(["night river " * 10, "stone"]))] == [20, 1]
+    (tmp_path / "model" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"expected weights as safetensors"):
+        LocalModel.of("model", str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model=gpt2",), r"^model=gpt2: expected the folder of a release, of a run, or of a model with config.json "),
+        (("answers=logits",), r"^answers=logits: expected token_logprobs with text; "),
+        (("base_model=nowhere",), r"^base_model=nowhere: expected the folder of a release, "),
+        (("text=null", "label=story"), r"^text: not given, expected with release=.*, a language model; "),
+    ],
+)
+def test_what_is_no_language_model_of_this_machine_is_refused(
+    local: Path, files: Path, words: tuple[str, ...], message: str
+) -> None:
+    asked = () if words[0].startswith("model=") else (f"release={next(local.glob('released/*'))}",)
+    with pytest.raises(ValueError, match=message):
+        run("audit=records", *asked, "text=story", "records=in.csv", "nonmembers=out.csv", *words)

@@ -22,6 +22,7 @@ from palisade.targets import fleet as fleet_module
 from palisade.targets.base_model import content_of
 from palisade.targets.fleet import Fleet
 from palisade.targets.hugging_face import HuggingFaceModel
+from palisade.targets.release import Release, ship
 from palisade.targets.training import check_moved, make_fitter
 
 transformers = pytest.importorskip("transformers")
@@ -169,3 +170,40 @@ def test_without_the_extra_it_is_named(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("pip install -e '.[lm]'") == 2, done.stdout + done.stderr
+
+
+def test_a_release_needs_no_folder_beside_it(compose, tmp_path, folder):
+    lines = (json.dumps({"text": f"document {number} of {number % 3} kinds"}) for number in range(40))
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    config = compose(
+        *("data=documents", f"data.path={tmp_path}/own.jsonl", f"data.length={TEXT_LENGTH}", "network=hf"),
+        *(f"network.path={folder}", "network.lora.rank=2", "trainer.batch_size=8", "trainer.epochs=1", "split.pool=20"),
+    )
+    release = ship(config, [], Secret.from_text("hf"))
+    release.save(tmp_path / "released")
+    folder.rename(tmp_path / "elsewhere")
+    again = Release.load(tmp_path / "released")
+    for one, other in zip(*(each.log_probabilities(["document 1", "x"]) for each in (release, again)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert str(folder) not in (tmp_path / "released" / "card.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model_type": "bert"}, {"n_layer": 10**9}, {"auto_map": {"AutoConfig": "evil.Config"}}, {"n_embd": 10**7}],
+)
+def test_a_card_of_anybody_names_no_other_model(compose, tmp_path, change):
+    MODEL_CONFIGURATIONS["gpt2"]().save_pretrained(tmp_path / "model")
+    lines = (json.dumps({"text": f"document {number}"}) for number in range(40))
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    config = compose(
+        *("data=documents", f"data.path={tmp_path}/own.jsonl", f"data.length={TEXT_LENGTH}", "network=hf"),
+        *(f"network.path={tmp_path}/model", "trainer.batch_size=8", "trainer.epochs=1", "split.pool=8"),
+    )
+    ship(config, [], Secret.from_text("hf")).save(tmp_path / "released")
+    card = json.loads((tmp_path / "released" / "card.json").read_text())
+    card["network"]["settings"]["configuration"] |= change
+    (tmp_path / "released" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"^.*released") as error:
+        Release.load(tmp_path / "released")
+    assert "\n" not in str(error.value)

@@ -19,6 +19,7 @@ from palisade.data.sequences import inputs_of
 from palisade.data.split import Membership
 from palisade.defenses.dp_sgd.clipping import Flat
 from palisade.defenses.dp_sgd.engine import Engine
+from palisade.targets.base_model import check_tokens
 from palisade.targets.gpt import GPT
 from palisade.targets.low_rank import LowRank, adapt
 from palisade.targets.record_loss import record_losses
@@ -129,6 +130,28 @@ def test_the_content_of_a_base_decides_and_not_its_place(compose, written):
     nn.init.zeros_(network.head.weight)
     save_file(network.state_dict(), folder / "elsewhere" / "model.safetensors")
     assert Run.of(moved, dataset).name != name
+
+
+def test_a_base_of_other_tokens_is_refused_and_its_own_can_be_taken(compose, written):
+    """As many tokens need not be the same ones: fitted to other texts, a number means another word."""
+    pytest.importorskip("tokenizers")
+    _, overrides, folder = written
+    config = compose(*overrides, "network.base=null", "data.tokens=bpe", "data.vocabulary=300")
+    dataset = from_config(config)
+    base = Run.of(config, dataset)
+    base.create(config, "base", dataset)
+    (folder / "other.jsonl").write_text("\n".join(json.dumps({"text": f"zz yy xx {n % 3}"}) for n in range(60)))
+    others = [*overrides, f"data.path={folder}/other.jsonl", f"network.base={base.folder}", "trainer.batch_size=8"]
+    for tokens in ("bpe", "bytes"):
+        config = compose(*others, f"data.tokens={tokens}", "data.vocabulary=300")
+        with pytest.raises(
+            ValueError, match=r"^network.base=.*: expected a model that cuts texts into the tokens of the"
+        ):
+            check_tokens(config["network"], from_config(config).preprocessing)
+    config = compose(*others, f"data.tokens={base.folder}")
+    tokens = from_config(config).preprocessing
+    check_tokens(config["network"], tokens)
+    assert tokens.content == dataset.preprocessing.content and tokens.not_covered is None and tokens.length == 16
 
 
 def test_a_base_that_does_not_fit_is_refused(compose, written):
