@@ -204,6 +204,8 @@ def test_guards_that_keep_the_label_share_attacks_on_labels(digits: Run, private
     plain, level = GuardedLine(run=digits, grant=Grant(), title=""), Grant(outputs="probabilities", top_k=3)
     cut, other = replace(plain, grant=level), replace(plain, run=rounded)
     assert plain.source == cut.source != other.source == (rounded, Grant())
+    ties = replace(plain, grant=Grant(outputs="probabilities", decimals=1))
+    assert ties.source == (digits, ties.grant), "rounded probabilities tie, and the first class wins"
     assert plain.source != GuardedLine(run=private, grant=Grant(), title="").source
     behind = replace(protocol(), threat={**protocol().threat, "outputs": "probabilities", "top_k": 3})
     of_level, of_models = (prices(digits, attacks, of_labels=True) for attacks in (behind, protocol(outputs="label")))
