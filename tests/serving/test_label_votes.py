@@ -22,11 +22,9 @@ SHADOW_COUNT = 6
 pytestmark = pytest.mark.slow
 RECIPE_WORDS = ("data=npz", "network=mlp", "network.hidden=[32]", "trainer.epochs=25", "split.population=0")
 VOTES_WORDS = (
-    "attack=[correctness,calibrated_correctness,votes]",
-    "attack.votes.copies=4",
-    "attack.votes.strengths=[0.3]",
+    *("attack=[correctness,calibrated_correctness,votes]", "attack.votes.copies=4"),
+    *("attack.votes.strengths=[0.3]", "attack.votes.moves=[1]"),
 )
-VOTES_WORDS = (*VOTES_WORDS, "attack.votes.moves=[1]")
 FILE_WORDS = ("members=in.npz", "nonmembers=out.npz", "quiet=true")
 
 
