@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def main() -> None:
     Raises:
         ValueError: if there are several such words, or a setting is wrong.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the server hears reloads, one would end it
     words = sys.argv[1:]
     folders = [word for word in words if "=" not in word and not word.startswith("-")]
     if len(folders) > 1:

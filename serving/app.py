@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from palisade.serving.bodies import RefusedError, parsed
-from palisade.serving.completions import Writer, completion, completion_request
+from palisade.serving.completions import completion, completion_request
 from palisade.serving.domain import Domain
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import Client, KeyRing
@@ -26,7 +26,7 @@ from palisade.serving.limits import Charge, Store, StoreError, check_size
 from palisade.serving.metrics import UNKNOWN_NAME, Metrics, say
 from palisade.serving.monitor import Monitor
 from palisade.serving.openapi import COMPLETIONS_PATH, model_metadata, openapi
-from palisade.serving.served import EncodedRows, Queue, Served
+from palisade.serving.served import Answering, EncodedRows, Served
 from palisade.serving.workers import tell_others
 from palisade.targets.card_page import card_page
 
@@ -56,7 +56,7 @@ class Service:
     """
 
     served: Served
-    queue: Queue | Writer
+    queue: Answering
     keys: KeyRing
     store: Store
     metrics: Metrics

@@ -141,9 +141,9 @@ class Writer:
         if self._gathering.weight_waiting >= WAITING_TOKENS:
             raise RefusedError(503, "too many requests are waiting; come back", 1.0)
 
-    async def answers(self, request: CompletionRequest) -> list[dict[str, Any]]:
+    async def answers(self, asked: CompletionRequest) -> list[dict[str, Any]]:
         """A choice for each prompt, as the form has them."""
-        return await self._gathering.outcome(request)
+        return await self._gathering.outcome(asked)
 
     def _choices(self, request: CompletionRequest) -> list[dict[str, Any]]:
         logprobs: list[dict[str, Any] | None] = [None] * len(request.prompts)

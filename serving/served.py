@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Real
@@ -99,6 +99,16 @@ class Served:
         return f"expected rows as the release was trained on{where}; correct the value there"
 
 
+class Answering(Protocol):
+    """A queue before a release."""
+
+    def check_room(self) -> None:
+        """Raises RefusedError if too much is waiting."""
+
+    async def answers(self, asked: Any) -> Any:
+        """Answers to one request, as JSON takes them."""
+
+
 class Queue:
     """One queue before a release. While it answers, requests gather, and the next micro-batch takes them all.
 
@@ -116,9 +126,9 @@ class Queue:
         if self._gathering.weight_waiting >= WAITING_RECORDS:
             raise RefusedError(503, "too many requests are waiting; come back", 1.0)
 
-    async def answers(self, inputs: Real[np.ndarray, "rows ..."]) -> Any:
+    async def answers(self, asked: Real[np.ndarray, "rows ..."]) -> Any:
         """Answers about the inputs of one request, as JSON takes them: words where they are classes."""
-        return await self._gathering.outcome(inputs)
+        return await self._gathering.outcome(asked)
 
     def _answered(self, requests: list[Any]) -> list[Any]:
         if len(requests) == 1:

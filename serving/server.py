@@ -33,7 +33,7 @@ from palisade.serving.redis_store import RedisStore, check_durable
 from palisade.serving.reference import reference_rows
 from palisade.serving.served import Queue, Served
 from palisade.serving.settings import SECONDS_TO_SEND_HEAD, ServingSettings
-from palisade.serving.workers import hear_reloads, hold_reloads, supervise
+from palisade.serving.workers import hear_reloads, supervise
 from palisade.targets.card import read_card
 from palisade.targets.files import replacing
 from palisade.targets.release import Release
@@ -51,7 +51,6 @@ def serve(settings: ServingSettings) -> None:
         ValueError: if the release cannot be read, the address is taken or open to others without a key, or counts would
             not be those of all workers.
     """
-    hold_reloads()
     read_card(settings.release_folder)  # a folder without one leaves nothing behind
     if not MODEL_NAME_PATTERN.fullmatch(settings.name):
         raise ValueError(

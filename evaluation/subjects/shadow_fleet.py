@@ -44,8 +44,8 @@ class ShadowFleet:
             model: that is audited.
 
         Raises:
-            ValueError: if it is no run of arrays whose weights are there, or the audited model stands behind a guard
-                that shadows would need too.
+            ValueError: if it is no run of arrays whose weights are there, it has other classes, or the audited model
+                stands behind a guard that shadows would need too.
         """
         run = Run.existing(place("shadows", setting))
         if model is None or not model.takes_inputs or (model.is_guarded and model.answers != "predictions"):
@@ -57,6 +57,12 @@ class ShadowFleet:
             raise ValueError(
                 f"shadows={setting}: expected a run on arrays of numbers whose weights are kept, as shadows are asked"
                 " about copies of records; train one with data=npz"
+            )
+        own, others = tuple(run.dataset.classes), model.classes
+        if others is not None and own != others:
+            raise ValueError(
+                f"shadows={setting}: expected a run of the classes {', '.join(others[:5])}, not {', '.join(own[:5])};"
+                " train it on the same labels"
             )
         return cls(run)
 
@@ -73,18 +79,18 @@ class ShadowFleet:
             grant: what attackers see.
 
         Raises:
-            ValueError: if the records are no inputs of the shadows, some have other classes, or the pool lacks them.
+            ValueError: if the records are no inputs of the shadows, or the pool lacks those of a side.
         """
         assert target.features is not None
         level = "probabilities" if target.outputs == "top-k" else target.outputs
-        shown = replace(grant, outputs=level, **({"decimals": None, "top_k": None} if level == "label" else {}))
+        shown = Grant(outputs="label") if level == "label" else replace(grant, outputs=level)
         fields: dict[str, Any] = shown.released(self._logits(target.features))
         if (records := target.population_features) is not None:
             fields |= {f"population_{key}": values for key, values in shown.released(self._logits(records)).items()}
             fields |= {"population_labels": target.population_labels, "population_features": records}
         shadows = View(
             labels=target.labels,
-            membership=self._membership(target),
+            membership=self._membership(target.features, target.membership[0]),
             features=target.features,
             query=lambda model, x: shown.answer(self._fleet.one(model).predict(self._inputs(x))[0]),
             groups=self.run.groups(),
@@ -93,14 +99,16 @@ class ShadowFleet:
         )
         return mismatch_view(target, shadows)
 
-    def _membership(self, target: View) -> Bool[np.ndarray, "models records"]:
+    def _membership(
+        self, rows: Real[np.ndarray, "records ..."], members: Bool[np.ndarray, "records"]
+    ) -> Bool[np.ndarray, "models records"]:
         """Membership of the audited records, known by their inputs, in each shadow."""
         data, pool = self.run.dataset, self.run.dataset.split.pool
         places: dict[bytes, list[int]] = {}
         for place_in_pool, row in enumerate(data.x[pool]):
-            places.setdefault(np.ascontiguousarray(row).tobytes(), []).append(place_in_pool)
-        own = [places.get(row.tobytes(), []) for row in self._inputs(target.features)]
-        members, in_pool = target.membership[0], np.array([bool(each) for each in own])
+            places.setdefault((row + 0.0).tobytes(), []).append(place_in_pool)
+        own = [places.get((row + 0.0).tobytes(), []) for row in self._inputs(rows)]
+        in_pool = np.array([bool(each) for each in own])
         if min(in_pool[members].sum(), in_pool[~members].sum()) < LEAST_RECORDS:
             raise ValueError(
                 f"shadows={self.run.folder}: expected a run whose pool holds members and non-members, not"

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -75,8 +75,16 @@ def command(*words: str, folder: Path) -> commands.Ended:
 
 
 @contextmanager
-def running(folder: Path, *words: str) -> Iterator[RunningServer]:
-    """`python serve.py released words` in a folder, until the block ends."""
+def running(
+    folder: Path, *words: str, at_start: Callable[[RunningServer], object] = lambda _: None
+) -> Iterator[RunningServer]:
+    """`python serve.py released words` in a folder, until the block ends.
+
+    Args:
+        folder: that holds the release.
+        words: settings.
+        at_start: called while the server starts.
+    """
     port, metrics_port = free_port(), free_port()
     log = folder / f"log-{port}"
     log.mkdir()
@@ -87,6 +95,7 @@ def running(folder: Path, *words: str) -> Iterator[RunningServer]:
     url = f"http://127.0.0.1:{port}"
     server = RunningServer(process, url, f"http://127.0.0.1:{metrics_port}/metrics", log, folder)
     try:
+        at_start(server)
         wait_until_ready(server)
         yield server
     finally:
@@ -94,6 +103,14 @@ def running(folder: Path, *words: str) -> Iterator[RunningServer]:
         process.join(20)
         if process.exitcode is None:
             process.kill()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition."""
+    end = time.monotonic() + STARTUP_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def wait_until_ready(server: RunningServer) -> None:

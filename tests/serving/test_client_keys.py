@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from pathlib import Path
 import commands
 import pytest
 import requests
-from running_server import DIGIT_IMAGES, command, free_port, running
+from running_server import DIGIT_IMAGES, RunningServer, command, free_port, running, until
 
 from palisade.serving.bodies import RefusedError
 from palisade.serving.keys import KEY_PREFIX, KeyFile, KeyRing, hashed
@@ -189,6 +191,20 @@ def test_a_key_that_is_revoked_under_load_gets_no_answer_after_that(digits_relea
             each.result()
     assert set(seen["a"][: marks["a"]]) == {200, 401} and set(seen["a"][marks["a"] + 2 :]) == {401}
     assert set(seen["b"]) == {200} and len(seen["b"]) > marks["b"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc here")
+def test_a_reload_while_it_starts_waits(digits_release, tmp_path: Path) -> None:
+    """A process that does not hear SIGHUP yet is killed by it."""
+
+    def reload(server: RunningServer) -> None:
+        status = Path(f"/proc/{server.process.pid}/status")
+        until(lambda: int(re.findall(r"^SigBlk:\s*(\w+)$", status.read_text(), re.MULTILINE)[0], 16) & 1 == 1)
+        server.signal(signal.SIGHUP)
+
+    with running(digits_release("none"), f"private={tmp_path}", at_start=reload) as server:
+        assert server.predict(DIGIT_IMAGES[:1]).status_code == 200
+        until(lambda: "keys reread: 0" in server.printed())
 
 
 def test_a_running_server_rereads_its_keys(digits_release, tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def test_log_probabilities_are_those_of_the_release(folder: Path, server: Runnin
     release, prompts = Release.load(folder / "released"), ["bób fox", "", "a" * 100]
     answer = asked(server, prompt=prompts, max_tokens=0, echo=True, logprobs=2).json()
     for prompt, choice, own in zip(prompts, answer["choices"], release.log_probabilities(prompts), strict=True):
-        told = choice["logprobs"]
-        np.testing.assert_allclose(told["token_logprobs"], own, atol=1e-6)
-        assert choice["text"] == prompt and len(told["tokens"]) == len(own) == len(told["text_offset"])
-        assert all(len(top) == 2 and max(top.values()) <= 0 for top in told["top_logprobs"])
+        own_logprobs = choice["logprobs"]
+        np.testing.assert_allclose(own_logprobs["token_logprobs"], own, atol=1e-6)
+        assert choice["text"] == prompt and len(own_logprobs["tokens"]) == len(own) == len(own_logprobs["text_offset"])
+        assert all(len(top) == 2 and max(top.values()) <= 0 for top in own_logprobs["top_logprobs"])
     first = answer["choices"][0]["logprobs"]
     assert first["tokens"][:4] == ["b", "bytes:\\xc3", "bytes:\\xb3", "b"] and first["text_offset"][:4] == [0, 1, 1, 2]
     assert len(answer["choices"][2]["logprobs"]["tokens"]) == DOCUMENT_LENGTH
@@ -109,14 +109,14 @@ def test_what_is_not_served_is_said(server: RunningServer, body: dict[str, Any],
 def test_prompts_are_counted_as_records(folder: Path, tmp_path: Path) -> None:
     private = f"private={tmp_path}"
     key = command("keys=make", "key.name=alice", private, "key.budget=5", folder=folder).stdout.strip()
-    told = {"max_tokens": 0, "echo": True, "logprobs": 1}
+    unwritten = {"max_tokens": 0, "echo": True, "logprobs": 1}
     with running(folder, private) as server:
         assert asked(server, prompt="a").status_code == 401
-        assert asked(server, key, prompt=["a", "b", "a"], **told).status_code == 200
-        assert asked(server, key, prompt=["a", "b"], **told).status_code == 200, "a repeat"
+        assert asked(server, key, prompt=["a", "b", "a"], **unwritten).status_code == 200
+        assert asked(server, key, prompt=["a", "b"], **unwritten).status_code == 200, "a repeat"
         for seed in (0, 0, 1, 2):  # each seed has another answer
             assert asked(server, key, prompt="a", max_tokens=2, seed=seed).status_code == 200
-        refused = asked(server, key, prompt="c", **told)
+        refused = asked(server, key, prompt="c", **unwritten)
         metrics = requests.get(server.metrics_url, timeout=5).text
         description = requests.get(f"{server.url}/openapi.json", timeout=5).json()
         metadata = requests.get(f"{server.url}/v2/models/released", timeout=5).json()

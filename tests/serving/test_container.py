@@ -19,7 +19,7 @@ from test_page import PAGE_TEXT, block
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 OWN_NAMES = ("palisade", "__editable__", "_palisade")
-PLACES = ("/tmp/install", "/private", "/released")
+CONTAINER_FOLDERS = ("/tmp/install", "/private", "/released")
 """Folders of the container, which lie in a temporary one here."""
 
 
@@ -58,7 +58,7 @@ class Container:
 
     def inside(self, text: str) -> str:
         """A command with the container's folders in their places here."""
-        for place in PLACES:
+        for place in CONTAINER_FOLDERS:
             text = re.sub(rf"(?<![\w.-]){place}\b", str(self.root) + place, text)
         return text
 
@@ -129,8 +129,8 @@ def test_the_steps_make_a_server_that_asks_for_a_key_first(container: Container,
     first = container.start([*entry, *words])
     _, error = first.communicate(timeout=120)
     assert first.returncode == 2 and "make one with keys=make" in error
-    (made,) = re.findall(r"`docker run … (.*?)`", PAGE_TEXT)
-    key, error = container.start([*entry, *shlex.split(made)]).communicate(timeout=120)
+    (first_key,) = re.findall(r"`docker run … (.*?)`", PAGE_TEXT)
+    key, error = container.start([*entry, *shlex.split(first_key)]).communicate(timeout=120)
     assert not error, error
     server = container.start([*entry, *words])
     try:

@@ -17,26 +17,28 @@ from palisade.data.secret import Secret
 from palisade.targets.release import ship
 from palisade.train import composed
 
-IMAGES, LABELS = (load_digits().images[:320, None] / 16).astype(np.float32), load_digits().target[:320]
+DIGIT_ROWS, DIGIT_CLASSES = (load_digits().images[:320, None] / 16).astype(np.float32), load_digits().target[:320]
 SHADOW_COUNT = 6
 pytestmark = pytest.mark.slow
 RECIPE_WORDS = ("data=npz", "network=mlp", "network.hidden=[32]", "trainer.epochs=25", "split.population=0")
-VOTES = ("attack=[correctness,calibrated_correctness,votes]", "attack.votes.copies=4", "attack.votes.strengths=[0.3]")
-VOTES = (*VOTES, "attack.votes.moves=[1]")
-FILES = ("members=in.npz", "nonmembers=out.npz", "quiet=true")
+VOTES_WORDS = (
+    *("attack=[correctness,calibrated_correctness,votes]", "attack.votes.copies=4"),
+    *("attack.votes.strengths=[0.3]", "attack.votes.moves=[1]"),
+)
+FILE_WORDS = ("members=in.npz", "nonmembers=out.npz", "quiet=true")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release behind label_only, trained on half of 300 digits, and a run whose pool is nearly all of them."""
     place = tmp_path_factory.mktemp("shadows")
-    np.savez(place / "own.npz", x=IMAGES[:160], y=LABELS[:160])
-    np.savez(place / "all.npz", x=IMAGES, y=LABELS)
+    np.savez(place / "own.npz", x=DIGIT_ROWS[:160], y=DIGIT_CLASSES[:160])
+    np.savez(place / "all.npz", x=DIGIT_ROWS, y=DIGIT_CLASSES)
     own = composed(*RECIPE_WORDS, f"data.path={place}/own.npz", "split.pool=150", "guard=label_only")
     ship(own, [], Secret.from_text("target")).save(place / "released")
     sides = {"in": from_config(own).split.pool, "out": np.arange(160, 310)}
     for name, rows in sides.items():
-        np.savez(place / f"{name}.npz", features=IMAGES[rows], labels=LABELS[rows])
+        np.savez(place / f"{name}.npz", features=DIGIT_ROWS[rows], labels=DIGIT_CLASSES[rows])
     done = call(
         "train.py", *RECIPE_WORDS, "data.path=all.npz", "split.pool=310", "secret=shadows",
         f"fleet.models={SHADOW_COUNT}", "quiet=true", folder=place,
@@ -47,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def audited(folder: Path, name: str, *words: str) -> dict[str, Any]:
     (run,) = (folder / "runs" / "all").iterdir()
-    done = call("evaluate.py", *words, *FILES, *VOTES, f"shadows={run}", f"name={name}", folder=folder)
+    done = call("evaluate.py", *words, *FILE_WORDS, *VOTES_WORDS, f"shadows={run}", f"name={name}", folder=folder)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "reports" / name / "report.json").read_text())
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 from running_redis import DURABLE_OPTIONS, redis_server
-from running_server import DIGIT_IMAGES, RunningServer, command, free_port, running
+from running_server import DIGIT_IMAGES, RunningServer, command, free_port, running, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,9 +56,7 @@ def test_a_budget_is_exact_for_all_workers_whatever_is_killed(digits_release, tm
     key = command("keys=make", "key.name=alice", private, f"key.budget={KEY_BUDGET}", folder=folder).stdout.strip()
     store = ("store=redis", f"store.url=redis://127.0.0.1:{port}/0", "workers=2", "limits.rate=null")
     with running(folder, private, *store) as server:
-        workers = [
-            p for p in psutil.Process(server.process.pid).children(recursive=True) if "spawn" in str(p.cmdline())
-        ]
+        workers = workers_of(server)
         killer = threading.Timer(0.5, lambda: os.kill(workers[-1].pid, signal.SIGKILL))
         killer.start()
         answered = ask_all(server, key, rounds=3)
@@ -77,6 +75,51 @@ def test_a_budget_is_exact_for_all_workers_whatever_is_killed(digits_release, tm
         while (again := ask_all(server, key)) != answered and time.monotonic() < end:
             time.sleep(0.2)
         assert again == answered, "it recovers by itself, with its counts"
+
+
+def test_reloads_reach_all_workers_and_a_stop_breaks_no_answer(digits_release, tmp_path: Path, redis_port) -> None:
+    port, _ = redis_port
+    folder, private = digits_release("none"), f"private={tmp_path}/private"
+    keys = {
+        name: command("keys=make", f"key.name={name}", private, folder=folder).stdout.strip() for name in ("a", "b")
+    }
+    store = ("store=redis", f"store.url=redis://127.0.0.1:{port}/0", "workers=2", "limits.rate=null")
+
+    def reload(server: RunningServer) -> None:
+        until(lambda: len(workers_of(server)) == 2)
+        for _ in range(5):
+            server.signal(signal.SIGHUP)
+
+    with running(folder, private, *store, at_start=reload) as server, ThreadPoolExecutor(8) as pool:
+        until(lambda: server.printed().count("serving released") == 2)
+        command("keys=revoke", "key.name=a", private, folder=folder)
+        server.signal(signal.SIGHUP)
+        until(lambda: server.printed().count("keys reread: 2") >= 3)
+        revoked = {server.predict(DIGIT_IMAGES[:1], keys["a"]).status_code for _ in range(40)}
+        statuses, broken = [], []
+
+        def ask() -> None:
+            while True:
+                try:
+                    statuses.append(len(server.predict(DIGIT_IMAGES[:50], keys["b"]).json()["predictions"]))
+                except requests.ConnectionError as error:
+                    broken.extend([str(error)] if "IncompleteRead" in str(error) else [])
+                    return
+
+        asking = [pool.submit(ask) for _ in range(8)]
+        time.sleep(1)
+        server.signal(signal.SIGTERM)
+        server.process.join(20)
+        for each in asking:
+            each.result()
+    assert revoked == {401} and "ended with" not in server.printed()
+    assert server.process.exitcode == 0 and set(statuses) == {50} and not broken
+
+
+def workers_of(server: RunningServer) -> list[psutil.Process]:
+    """The workers of a server."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    return [process for process in children if "spawn_main" in str(process.cmdline())]
 
 
 def test_a_server_that_is_killed_has_counted_all_it_answered(digits_release, tmp_path: Path) -> None:
