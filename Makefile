@@ -1,5 +1,5 @@
 # PIP_ARGS reaches pip, such as an extra index with the CPU build of the pinned torch (see the README).
-# ROOT is the folder of Location30 for `make figures`; without it the data are downloaded.
+# ROOT is a folder with location30, ag_news and sst2 for `make figures`; without it the data are downloaded.
 PIP_ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin

@@ -217,6 +217,7 @@ def attack_part(console: Console, place: Place, seeds: int) -> None:
         for column, recipe in RECIPES.items():
             run = place.news(seed, base, recipe, "split.pool=400", "split.population=800", "split.test=1000")
             for name, (auc, tpr) in attacked(run).items():
+                console.print(f"seed {seed}, {column}: {name} {auc:.3f}, {100 * tpr:.1f} %")  # should it be interrupted
                 aucs[name, column].append(auc)
                 tprs[name, column].append(tpr)
             for row, value in test_nats(run).items():

@@ -1,6 +1,7 @@
-"""Regenerates the picture and the table of docs/location30.md: `make figures [ROOT=<folder of the data>]`.
+"""Regenerates the pictures of README and docs/language_models.md, with the table of docs/location30.md: `make figures`.
 
-The runs stay in runs/, so a second call only draws.
+`ROOT=<folder with location30, ag_news and sst2>` takes data from there; without it they are downloaded. The runs stay
+in runs/, so a second call only draws.
 """
 
 from __future__ import annotations
@@ -17,17 +18,31 @@ TABLE_BEGIN, TABLE_END = "<!-- location30: made by `make figures` -->", "<!-- en
 
 
 def main() -> None:
-    where = [f"data.root={root}" for root in sys.argv[1:]]
-    for command in (
-        ["train.py", "-m", "experiment=location30", "secret=figures", *where],
-        ["evaluate.py", "data=location30"],
-    ):
-        subprocess.run([sys.executable, *command], cwd=REPOSITORY_ROOT, check=True)
+    call("train.py", "-m", "experiment=location30", "secret=figures", *root_of("location30"))
+    call("evaluate.py", "data=location30")
     shutil.copy(REPORT_FOLDER / "tradeoff.png", REPOSITORY_ROOT / "docs" / "img" / "location30.png")
     page = REPOSITORY_ROOT / "docs" / "location30.md"
     before, rest = page.read_text(encoding="utf-8").split(TABLE_BEGIN)
     _, after = rest.split(TABLE_END)
     page.write_text(f"{before}{TABLE_BEGIN}\n{table()}{TABLE_END}{after}", encoding="utf-8")
+    base = call("train.py", "experiment=lm_base", "secret=figures", *root_of("sst2")).split()[-1]
+    news = ("experiment=lm_quickstart", f"network.base={base}", "secret=figures", *root_of("ag_news"))
+    call("train.py", "-m", *news)
+    call("evaluate.py", "data=ag_news")
+    shutil.copy(REPORT_FOLDER.parent / "ag_news" / "tradeoff.png", REPOSITORY_ROOT / "docs" / "img" / "ag_news.png")
+
+
+def call(*command: str) -> str:
+    """Runs a command of the project, and returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=REPOSITORY_ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
+
+
+def root_of(data: str) -> list[str]:
+    """The setting of the folder of a data set, if one was named."""
+    return [f"data.root={Path(root).resolve() / data}" for root in sys.argv[1:]]
 
 
 def table() -> str:

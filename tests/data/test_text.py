@@ -93,3 +93,14 @@ def test_ready_for_training_with_the_published_test_part():
     assert dataset.x.max() == 99 and dataset.preprocessing.not_covered is None
     assert len(dataset.split.pool) == 2000 and dataset.split.pool.max() < 67_349
     assert np.array_equal(dataset.split.test, np.arange(67_349, 68_221))
+
+
+def test_phrases_as_documents_of_a_language_model(small, tmp_path):
+    for name, content in SMALL_FILES.items():
+        (tmp_path / name).write_bytes(content)
+    records = SST2(root=str(tmp_path), tokens="bytes", length=12).load()
+    assert records.labels is None and records.classes == () and len(records.rows) == 5
+    assert records.preprocessing.vocabulary == 257
+    assert records.preprocessing.decode(records.preprocessing.labels(records.rows)[0].tolist()) == b"a fine film "
+    with pytest.raises(ValueError, match=r"^data.tokens=nowhere: expected bytes, bpe, or a folder with tokenizer.json"):
+        SST2(root=str(tmp_path), tokens="nowhere").load()

@@ -63,7 +63,6 @@ def test_no_attack_tells_members_apart(tmp_path: Path) -> None:
         if attack.suited(seen).missing(seen) is None:
             scores = attack.suited(seen).score(seen)
             aucs[name] = np.mean([roc_auc(own, members) for own, members in zip(scores, seen.membership, strict=True)])
-    print({k: round(float(v), 4) for k, v in aucs.items()})
     assert {"loss", "zlib", "min_k", "min_k_plus", "neighbors", "lira", "rmia", "token_rmia", "reference"} <= set(aucs)
     assert all(abs(auc - 0.5) <= AUC_TOLERANCE for auc in aucs.values()), aucs
     blind = [roc_auc(blind_scores(seen.features, seen.labels, members), members) for members in seen.membership]
@@ -93,5 +92,4 @@ def test_secrets_are_no_more_exposed_in_than_out(tmp_path: Path) -> None:
             exposure[model, place] = exposure_of_secrets(log_p, np.array([int(secret.code)]))[0]
         assert start + canaries.digits <= tokens.length and len(log_p) == len(codes)
     apart = exposure[members].mean() - exposure[~members].mean()
-    print(apart, exposure.mean())
     assert abs(apart) <= EXPOSURE_TOLERANCE and exposure.mean() == pytest.approx(np.log2(np.e), abs=0.3)
