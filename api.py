@@ -22,8 +22,9 @@ from palisade.targets.config import CONF_FOLDER
 from palisade.targets.files import write
 from palisade.targets.guards.registry import label as guard_label
 from palisade.targets.guards.registry import make_guard
-from palisade.targets.release import Release, ship_run
+from palisade.targets.release import Release
 from palisade.targets.run import Run
+from palisade.targets.shipping import ship_run
 from palisade.targets.tuning import trainings
 from palisade.train import train_run
 

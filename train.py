@@ -52,7 +52,7 @@ def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids
     if grids:
         raise ValueError(f"this experiment is a sweep of {len(grids)} grids; put -m before the settings to train it")
     if asked.ship is not None:
-        from palisade.targets.release import ship_run
+        from palisade.targets.shipping import ship_run
 
         check_shipped(settings, overrides)
         with progress.one_line_warnings():

@@ -72,7 +72,7 @@ MEASURED_LOADS = (
 def write_release(folder: Path) -> None:
     """A release of a network with random weights, and reference records."""
     from palisade.data.secret import Secret
-    from palisade.targets.release import ship
+    from palisade.targets.shipping import ship
     from palisade.train import composed
 
     rng = np.random.default_rng(0)

@@ -293,7 +293,7 @@ def test_every_command_of_the_page_works(files, compose):
     from torch import nn
 
     from palisade.data.secret import Secret
-    from palisade.targets.release import ship
+    from palisade.targets.shipping import ship
 
     sys.modules["my_package"].MyNet = lambda inputs: nn.Linear(inputs, 3)
     save_file(nn.Linear(4, 3).state_dict(), "mine.safetensors")

@@ -76,7 +76,7 @@ def test_the_chosen_run_can_be_shipped_by_what_is_printed(capsys: Any, tmp_path:
     (ship,) = [line for line in lines if "ship=" in line]
     command = ship.partition(": ")[2].split()
     assert command[:2] == ["python", "train.py"]
-    from palisade.targets.release import ship_run
+    from palisade.targets.shipping import ship_run
 
     released = ship_run(composed(*command[2:], f"released={tmp_path}"))
     assert (released / "card.json").exists() or any(released.iterdir())

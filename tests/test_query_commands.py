@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import call
 
-from palisade.targets.release import AUDIT_LIMITS
+from palisade.targets.shipping import AUDIT_LIMITS
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from palisade.data.canaries import CANARY_KINDS, CHANGED_FEATURES_SHARE, Canarie
 from palisade.data.dataset import from_config, prepare, with_canaries
 from palisade.data.secret import Secret
 from palisade.data.split import Membership, Roles
-from palisade.targets.release import ship_run
 from palisade.targets.run import Run, identity
+from palisade.targets.shipping import ship_run
 from palisade.targets.training import load_fleet
 from palisade.train import train_run
 

@@ -17,7 +17,7 @@ from palisade.data.secret import Secret
 from palisade.evaluation.subjects import model_file
 from palisade.evaluation.subjects.audited_model import numbers
 from palisade.evaluation.subjects.model_file import of_file, of_release
-from palisade.targets.release import ship
+from palisade.targets.shipping import ship
 
 INPUT_ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
 

@@ -18,7 +18,7 @@ from palisade.data.secret import Secret
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.subjects.audited_model import numbers
 from palisade.evaluation.subjects.saved_records import read
-from palisade.targets.release import ship
+from palisade.targets.shipping import ship
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

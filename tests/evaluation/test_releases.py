@@ -14,9 +14,9 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from palisade import evaluate
-from palisade.targets.release import ship_run
 from palisade.targets.run import Run
 from palisade.targets.shipped import releases
+from palisade.targets.shipping import ship_run
 from palisade.train import composed, train_run
 
 REPOSITORY_ROOT = Path(__file__).parents[2]

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from palisade.data.secret import Secret
-from palisade.targets.release import Release, ship
+from palisade.targets.release import Release
 from palisade.targets.run import Run
+from palisade.targets.shipping import ship
 from palisade.train import composed, train_run
 
 TINY_RUN = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "network.hidden=[8]"]

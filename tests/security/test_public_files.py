@@ -20,8 +20,9 @@ import pytest
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluate import evaluate_runs
-from palisade.targets.release import Release, ship_run
+from palisade.targets.release import Release
 from palisade.targets.run import Run, identity
+from palisade.targets.shipping import ship_run
 from palisade.train import train_run
 
 MODEL_COUNT = 3

@@ -12,7 +12,7 @@ from running_server import free_port
 
 from palisade.data.secret import Secret
 from palisade.targets.guards import adversarial_noise, discriminator
-from palisade.targets.release import ship
+from palisade.targets.shipping import ship
 from palisade.train import composed
 
 

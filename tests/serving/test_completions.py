@@ -14,7 +14,8 @@ import requests
 from running_server import RunningServer, command, running
 
 from palisade.data.secret import Secret
-from palisade.targets.release import Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import ship
 from palisade.train import composed
 
 SOME_WORDS = ("ann", "bób", "cat", "döner", "eel", "fox", "gnu", "hen")

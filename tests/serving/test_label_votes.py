@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
-from palisade.targets.release import ship
+from palisade.targets.shipping import ship
 from palisade.train import composed
 
 DIGIT_ROWS, DIGIT_CLASSES = (load_digits().images[:320, None] / 16).astype(np.float32), load_digits().target[:320]

@@ -16,7 +16,8 @@ from palisade.data.secret import Secret
 from palisade.data.tokens import Tokens
 from palisade.serving.bodies import RefusedError, RowForm, parsed
 from palisade.serving.domain import DomainSettings, domain_of
-from palisade.targets.release import Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import ship
 from palisade.train import composed
 
 COLUMN_SCHEMA = Columns.from_json(

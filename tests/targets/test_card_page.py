@@ -12,7 +12,7 @@ import pytest
 
 from docs.browser import Browser, find
 from palisade.targets.card_page import _preprocessing, card_page, written
-from palisade.targets.release import AUDIT_LIMITS
+from palisade.targets.shipping import AUDIT_LIMITS
 from palisade.targets.statement import NOT_COVERED, Statement
 
 METRIC_VALUES = {"auc": 0.612, "tpr@1%fpr": 0.076, "tpr@0.1%fpr": None, "chance@1%fpr": 0.011, "null@1%fpr": 0.0181}

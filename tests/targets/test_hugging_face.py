@@ -22,7 +22,8 @@ from palisade.targets import fleet as fleet_module
 from palisade.targets.base_model import content_of
 from palisade.targets.fleet import Fleet
 from palisade.targets.hugging_face import HuggingFaceModel
-from palisade.targets.release import Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import ship
 from palisade.targets.training import check_moved, make_fitter
 
 transformers = pytest.importorskip("transformers")

@@ -16,8 +16,8 @@ import pytest
 from palisade.data.arrays import Arrays
 from palisade.evaluation.subjects.saved_records import read
 from palisade.targets.members import main, write_members
-from palisade.targets.release import ship_run
 from palisade.targets.run import Run
+from palisade.targets.shipping import ship_run
 from palisade.train import train_run
 
 PEOPLE_ROWS = 300

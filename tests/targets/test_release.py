@@ -12,7 +12,8 @@ from torch import nn
 
 from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, REFERENCE_NOT_COVERED, from_config
 from palisade.data.secret import Secret
-from palisade.targets.release import AUDIT_NOT_COVERED, Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import AUDIT_NOT_COVERED, ship
 
 SMALL_RUN = ["trainer.epochs=3", "fleet.models=1"]
 AUDIT_ROWS = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]

@@ -14,7 +14,8 @@ from palisade.data.secret import Secret
 from palisade.targets.guards import GUARDS_BY_NAME, adversarial_noise, discriminator, grid
 from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import make_guard
-from palisade.targets.release import GUARD_NOTE, Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import GUARD_NOTE, ship
 from palisade.targets.statement import Statement
 
 DIGIT_IMAGES = load_digits().images[:60, None]

@@ -15,7 +15,8 @@ import pytest
 from palisade.data.columns import UnknownWordsWarning
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
-from palisade.targets.release import Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import ship
 
 COUNTRY_WORDS = ("United-States", "Mexico", "Holand-Netherlands")
 

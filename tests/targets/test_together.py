@@ -22,8 +22,8 @@ from palisade.targets.checkpoints import weights_path
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.engines import LocalEngine, ddp, together
 from palisade.targets.guards import NoGuard
-from palisade.targets.release import ship
 from palisade.targets.run import Run
+from palisade.targets.shipping import ship
 from palisade.train import composed, train_run
 
 SMALL_RUN = ("data=digits", "network.hidden=[8]", "trainer.epochs=2", "fleet.models=1", "fleet.workers=1",

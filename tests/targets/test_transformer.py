@@ -19,7 +19,8 @@ from palisade.data.split import Membership
 from palisade.data.tokens import Tokens
 from palisade.defenses.dp_sgd.clipping import Flat
 from palisade.defenses.dp_sgd.engine import Engine
-from palisade.targets.release import Release, ship
+from palisade.targets.release import Release
+from palisade.targets.shipping import ship
 from palisade.targets.stacks import stack, transposed
 from palisade.targets.training import make_fitter
 from palisade.targets.transformer import Transformer

@@ -9,8 +9,8 @@ import pytest
 
 from palisade.targets.guards import Rounding, TopK
 from palisade.targets.guards.registry import check_guard
-from palisade.targets.release import ship_run
 from palisade.targets.run import Run
+from palisade.targets.shipping import ship_run
 from palisade.train import composed, train_run
 
 SMALL_RUN = ("data=digits", "fleet.models=2", "network.hidden=[]", "fleet.workers=1", "secret=unaudited")
