@@ -29,7 +29,7 @@ LATE_IMPORTS = {
     "serve.py": "an entry, likewise",
     "hydra_plugins/grids.py": "Hydra imports it for every command",
     "targets/job.py": "a cached run trains nothing",
-    "targets/shipping.py": "a release that answers trains nothing: its server needs no Lightning",
+    "targets/shipping.py": "what cannot be shipped is refused without Lightning",
     "targets/side_by_side.py": "likewise",
     "targets/trials.py": "likewise",
     "targets/plan.py": "likewise",
