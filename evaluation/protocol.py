@@ -21,8 +21,10 @@ from palisade.evaluation.utility import TEST_ACCURACY, TEST_PERPLEXITY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 
-PROTOCOL_VERSION = 11
+PROTOCOL_VERSION = 10
 """Part of the key of stored results; raised when a change makes the same models give other numbers."""
+DOCUMENTS_VERSION = 1
+"""The same of runs on documents, besides."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 """Settings of `conf/threat/black_box.yaml`."""
@@ -147,6 +149,8 @@ class AttackProtocol:
         settings["threat"] = {**self.threat, "guesses": share}
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
         facts = [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION]
+        if run.dataset.positional:
+            facts.append(DOCUMENTS_VERSION)
         if not run.has_weights():  # attacks that need them are skipped, and so are those at other temperatures
             facts.append(list(saved(run, "pool", self.queries).dtype.names or ()))
         text = json.dumps(facts, sort_keys=True)

@@ -23,7 +23,7 @@ Nodes = Annotated[Mapping[str, Any], Field(min_length=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class ShownTexts(CheckedFields):
-    """What of texts that models give back stands in files.
+    """Texts that models give back, as far as they stand in files.
 
     Args:
         show: whether exposed.csv holds the texts themselves.
@@ -47,7 +47,7 @@ class EvaluationSettings(CheckedFields):
         report: scope of the report.
         choose: limit that the run to be named must keep.
         gate: limit that every run must keep.
-        extraction: what of texts that models give back stands in files.
+        extraction: how far texts that models give back stand in files.
         data: node of the data set whose runs are evaluated, or its name and slices alone.
         runs: folder of a run, or a pattern of such folders, instead of a data set.
         name: of the report; None takes that of the data set.

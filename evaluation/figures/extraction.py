@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -83,7 +84,12 @@ def exposure_over_copies(rows: RowsByRun) -> Figure:
     limits = {row.value for own in rows.values() for row in own if row.metric == SECRET_LIMIT and row.value is not None}
     for height in (*limits, UNSEEN_EXPOSURE):
         axes.axhline(height, **GUESSING_LINE)
-    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "color": MUTED_COLOR, "size": 8.5}
+    beside: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"),
+        "textcoords": "offset points",
+        "color": MUTED_COLOR,
+        "size": 8.5,
+    }
     for limit in limits:
         axes.annotate("the right code comes first", (0, limit), (4, 3), **beside)
     axes.annotate("a code never seen", (1, UNSEEN_EXPOSURE), (4, 0), va="center", **beside)

@@ -206,7 +206,7 @@ def exposed(comparison: Comparison) -> list[Entry]:
                 "attack": result.strongest,
                 "mostly_found": exposure.mostly_exposed,
                 "records": int(trained.sum()),
-                "mark": CLASS_COLUMN if prefixes is None else "prompt that suffices (tokens)",
+                **({} if prefixes is None else {"mark": "prompt that suffices (tokens)"}),
                 "most": most,
             }
         )
@@ -257,7 +257,7 @@ def _cost(result: Result, title: str, bare: Result | None, named: Callable[[str]
     return {
         "title": title,
         "utility": result.utility.text(result.find(named(result.utility.metric)), interval=True),
-        "bits": DOCUMENT_MEASURES["bits_per_byte"].text(bits, interval=True),
+        **({} if bits is None else {"bits": DOCUMENT_MEASURES["bits_per_byte"].text(bits, interval=True)}),
         "loss": _loss(result, bare),
         "calibration": percent(result.find(CALIBRATION_METRIC)),
     }

@@ -126,13 +126,9 @@ def continuation(run: Run) -> Continue | None:
     assert isinstance(tokens, Sequences)
 
     def goes_on(model: int, prompts: Sequence[str], count: int) -> list[str]:
-        texts = [tokens.encode(prompt)[: tokens.length] for prompt in prompts]
+        texts = [np.array(tokens.encode(prompt)[: tokens.length], dtype=np.int64) for prompt in prompts]
         room = [min(count, tokens.length - len(text)) for text in texts]
-        return [_text_of(tokens, text) for text in models.one(model).generate(texts, room, tokens.begin)]
+        generated = models.one(model).generate(texts, room, tokens.begin)
+        return [tokens.decode(text.tolist()).decode("utf-8", "replace") for text in generated]
 
     return goes_on
-
-
-def _text_of(tokens: Sequences, text: Sequence[int]) -> str:
-    """The text of tokens; bytes that make no letter are marked."""
-    return tokens.decode([int(token) for token in text]).decode("utf-8", "replace")
