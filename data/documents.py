@@ -23,7 +23,7 @@ from palisade.data.subwords import BYTES_TOKENS, TokensOfTexts, UnfittedSubwords
 from palisade.data.table_reader import ending_of, is_table_file, read_table
 from palisade.fields import CheckedFields, CountFromZero, nearest
 
-SURROGATE = re.compile("[\ud800-\udfff]")
+HALF_LETTER = re.compile("[\ud800-\udfff]")
 """Half of a letter, of which no UTF-8 can be made."""
 MAX_LETTER_BYTES = 4
 TORN_LETTER = "\N{REPLACEMENT CHARACTER}"
@@ -83,7 +83,7 @@ class Documents(CheckedFields):
                 f" that are empty, the first of them number {empty[0]:,}"
             )
         for number, text in enumerate(texts, 1):
-            if not text.isprintable() and SURROGATE.search(text):
+            if not text.isprintable() and HALF_LETTER.search(text):
                 raise ValueError(
                     f"data.field={self.field}: expected whole letters, and document {number:,} of {self.path} holds"
                     " half of one (a lone surrogate); correct it"
