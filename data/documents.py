@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from palisade.data.subwords import BYTES_TOKENS, DEFAULT_VOCABULARY, TokensOfTex
 from palisade.data.table_reader import ending_of, is_table_file, read_table
 from palisade.fields import CheckedFields, CountFromZero, nearest
 
+HALF_LETTER = re.compile("[\ud800-\udfff]")
+"""Half of a letter, of which no UTF-8 can be made."""
 MAX_LETTER_BYTES = 4
 TORN_LETTER = "\N{REPLACEMENT CHARACTER}"
 """Bytes that make no letter, as a decoder writes them."""
@@ -79,6 +82,12 @@ class Documents(CheckedFields):
                 f"data.field={self.field}: expected a text in each document; remove the {len(empty):,} of {self.path}"
                 f" that are empty, the first of them number {empty[0]:,}"
             )
+        for number, text in enumerate(texts, 1):
+            if not text.isprintable() and HALF_LETTER.search(text):
+                raise ValueError(
+                    f"data.field={self.field}: expected whole letters, and document {number:,} of {self.path} holds"
+                    " half of one (a lone surrogate); correct it"
+                )
         tokens = self._tokens()
         if self.person == DOCUMENT_PERSON:
             cut = [self._pieces(text, tokens) for text in texts]

@@ -100,6 +100,7 @@ def test_what_editors_and_systems_leave_in_a_folder_is_no_text(tmp_path):
             r"^data.field=text: expected a text in each document, and line 2 holds a int; ",
         ),
         (b'{"text": ["a"]}', r"^data.field=text: expected a text in each document, and line 1 holds a list; "),
+        (b'{"text": "a"}\n{"text": "b \\ud83d"}', r"^data.field=text: .*, and document 2 of .* holds half of one "),
         (b'{"text": "a"}\n[1]', r"^data.path=.*: line 2 is no object; "),
         (b'{"text": "a"}\n\n{"text": ', r"^data.path=.*: line 3 is no JSON \("),
         (b'{"text": "a"}\n{"body": "b"}', r"^data.field=text: expected a column of .*; choose one of body"),

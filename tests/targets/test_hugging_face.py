@@ -4,6 +4,7 @@ DP-SGD, without a network and without code of the folder."""
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -208,3 +209,14 @@ def test_a_card_of_anybody_names_no_other_model(compose, tmp_path, change):
     with pytest.raises(ValueError, match=r"^.*released") as error:
         Release.load(tmp_path / "released")
     assert "\n" not in str(error.value)
+
+
+def test_no_network_is_asked(folder, monkeypatch):
+    def refuse_to_connect(*_: object, **__: object) -> None:
+        raise AssertionError("a network was asked")
+
+    for name in ("socket", "getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse_to_connect)
+    HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
+    with pytest.raises(ValueError, match=r"^network.path="):
+        HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path="gpt2")
