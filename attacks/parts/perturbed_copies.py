@@ -83,8 +83,8 @@ class PerturbedCopies(Attack):
         apart = [2 * count >= 1 + self.copies for count in differing]
         strengths = [each for each, differs in zip(self.strengths, apart, strict=False) if differs]
         moves = [each for each, differs in zip(self.moves, apart[len(self.strengths) :], strict=False) if differs]
-        of_images = {"moves": moves} if features.ndim == 4 else {}
-        return replace(self, strengths=strengths, **of_images) if strengths else None
+        moves = moves if features.ndim == 4 else list(self.moves)
+        return replace(self, strengths=strengths, moves=moves) if strengths else None
 
     def _differing(self, features: Real[np.ndarray, "records *shape"]) -> list[float]:
         """Mean number of different inputs among some records and their copies, at each strength."""

@@ -54,7 +54,7 @@ def query_points(study: Path, results: Sequence[Result], keys: Collection[str]) 
 
 
 def _point(row: Mapping[str, str]) -> StudyRow:
-    texts = {field.name: row[field.name] for field in fields(StudyRow)}
+    texts: dict[str, Any] = {field.name: row[field.name] for field in fields(StudyRow)}
     digits = {name: float(texts[name]) if texts[name] else None for name in ("value", "low", "high")}
     if not all(number is None or (math.isfinite(number) and number >= 0) for number in digits.values()):
         raise ValueError(f"{digits} are no numbers of members")

@@ -126,7 +126,7 @@ def query_figure(rows: Sequence[StudyRow], promised: Collection[str] = ()) -> Fi
         right.set_title("TPR at 1 % FPR, one record")
         keys.append(Line2D([], [], label="guessing", **GUESSING_LINE))
         if any(row.note.startswith(WHOLE_POOL) for line in counts.values() for row in line.values()):
-            hollow = {"ls": "", "marker": "o", "ms": 5, "mfc": PAPER_COLOR, "mec": INK_COLOR}
+            hollow: dict[str, Any] = {"ls": "", "marker": "o", "ms": 5, "mfc": PAPER_COLOR, "mec": INK_COLOR}
             keys.append(Line2D([], [], label="hollow: everybody in the pool is tested", **hollow))
         fig.legend(handles=keys, loc="outside lower left", ncols=3, handlelength=3)
     return fig

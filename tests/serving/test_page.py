@@ -68,3 +68,18 @@ def test_numbers_of_the_page_stand_where_they_were_measured() -> None:
     assert re.search(r"dp_sgd, ε = 16 .* 8\.3 %", private) and "ε = 16 8.3 %" in PAGE_TEXT
     assert f"within {SECONDS_TO_SEND_HEAD} seconds (head)\nand {SECONDS_TO_SEND} (body)" in PAGE_TEXT
     assert PASSWORD_VARIABLE in PAGE_TEXT
+
+
+def test_what_a_budget_is_worth_follows_from_the_measured_rates() -> None:
+    """Pool of 4,000, half of them members; of votes, the number of copies that finds most."""
+    votes = [(1, 0.128), (5, 0.242), (17, 0.373)]
+    attacks = {"scores": [(1, 0.559)], "labels": votes, "MemGuard": [(1, 0.138), *votes], "DP-SGD": [(1, 0.083)]}
+    table = PAGE_TEXT.split("## What a budget is worth")[1]
+    for answers, rates in attacks.items():
+        cells = next(line for line in table.splitlines() if line.startswith(f"| {answers}")).split("|")[2:-1]
+        stated = [float(cell.split()[0].strip(",").replace(",", "")) for cell in cells]
+        counted = [
+            max(0.5 * min(4000, budget // queries) * rate for queries, rate in rates)
+            for budget in (10, 100, 1000, 10**4, 10**5)
+        ]
+        assert stated == pytest.approx(counted, rel=0.02, abs=0.06), answers
