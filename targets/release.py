@@ -213,19 +213,12 @@ class Release:
         return own.decode(text.tolist()).decode("utf-8", "replace")
 
     def token_laws(self, texts: Sequence[str]) -> Iterator[Float64[np.ndarray, "tokens vocabulary"]]:
-        """Log-probabilities of every token in the place of each of a text's own, in nats, for one text after the other.
-
-        As far as the release reads a text; −inf for a token that the guard refuses.
-
-        Args:
-            texts: a list of texts.
+        """Log-probabilities of every token in the place of each of a text's own, in nats; −inf where the guard refuses.
 
         Raises:
-            ValueError: if this release is no language model, or its guard lets out no logits.
+            ValueError: if this release is no language model.
         """
         own = self._tokens()
-        if self.guard.level != "logits":
-            raise ValueError(f"guard={self.guard.name}: expected a guard that lets out log-probabilities")
         for labels in own.labels(texts):
             inputs = own.inputs_of(labels[None])
             answers = self.guard.answer(Query(inputs, self._logits(inputs), self.state, self._logits))[0]
