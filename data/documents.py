@@ -122,7 +122,7 @@ class Documents(CheckedFields):
             raise ValueError(
                 f"data.paraphrases={key}: expected null, but for whole documents in a {LINES_ENDING} file; leave it out"
             )
-        rows = [row.get(key) for _, row in self._rows(path)]
+        rows: list[Any] = [row.get(key) for _, row in self._rows(path)]
         counts = {len(row) if isinstance(row, list) and all(map(_is_text, row)) else 0 for row in rows}
         if 0 in counts or len(counts) > 1:
             raise ValueError(
