@@ -107,7 +107,7 @@ def _sentences(rows: Sequence[StudyRow]) -> list[str]:
         first, last = max(rising, key=lambda ends: (ends[1].value or 0.0) - (ends[0].value or 0.0))
         sentences.append(
             f"More questions about one person can win back what a guard hides: {first.target}, from {percent(first)}"
-            f" with {first.setting} to {percent(last)} with {last.setting}. Most are about altered copies of the"
+            f" with {first.setting} to {percent(last)} with up to {last.setting}. Most are about altered copies of the"
             " record, each of which counts as a different one."
         )
     return [*sentences, LIMITS_AND_EPSILON]

@@ -81,7 +81,7 @@ def test_the_words_count_people_and_promise_nothing(results: list[Result], study
     assert (first, last) == (NO_LIMIT_HELPS, LIMITS_AND_EPSILON)
     assert once.startswith("With one question about each person, attacks find up to 55.9 % [28.0–111.8] of those who")
     assert "(undefended): 2.8 with 10, 280 with 1,000, 1,120 with 100,000." in many and "From 100,000 on" in many
-    assert "undefended, label, from 12.8 % with 1 to 37.3 % with 17" in several
+    assert "undefended, label, from 12.8 % with 1 to 37.3 % with up to 17" in several
     rates, counts = limit_tables(content)
     assert rates[0] == ["guard ↓, queries a record →", "1", "17"]
     assert rates[1] == [[PLAIN_LINE, "55.9 %", "55.9 %"], [LABEL_LINE, "12.8 %", "37.3 %"]]
