@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from commands import call
 
-SOME_WORDS = ["ann", "bob", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kite", "lark"]
+SOME_WORDS = ("ann", "bob", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kite", "lark")
 SMALL_NETWORK = ("network.width=16", "network.depth=1", "network.heads=2", "data.length=32", "quiet=true")
 SMALL_GRIDS = (
-    "hydra.sweeper.grids=['defense=none network.lora.rank=null,4','defense=dp_sgd defense.epsilon=8,inf"
-    " defense.trainer.epochs=4 defense.trainer.batch_size=20','canary=secret canary.copies=[8] canary.count=8"
-    " defense=none,deduplication']"
+    "hydra.sweeper.grids=['defense=none network.lora.rank=null,4','defense=dp_sgd defense.epsilon=8"
+    " defense.trainer.epochs=4 defense.trainer.batch_size=20','canary=secret canary.copies=[8] canary.count=8']"
 )
 
 
@@ -39,7 +38,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     own = ("data=documents", written(folder / "own.jsonl", 200, capitals=False), "data.name=own", *SMALL_NETWORK, base)
     sizes = ("split.pool=80", "split.validation=0", "split.population=60", "split.test=60", "trainer.epochs=25")
     done = call("train.py", "-m", "experiment=lm_quickstart", *own, *sizes, "secret=quick", SMALL_GRIDS, folder=folder)
-    assert done.returncode == 0 and done.stdout.split()[:4] == ["6", "done,", "0", "failed,"], done.stderr
+    assert done.returncode == 0 and done.stdout.split()[:4] == ["4", "done,", "0", "failed,"], done.stderr
     done = call("evaluate.py", "data=documents", own[1], "data.name=own", "quiet=true", folder=folder)
     assert done.returncode == 0, done.stderr
     assert "the public base has" in done.stdout and "lora 4" in done.stdout
@@ -49,14 +48,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
 
 def value(
     rows: list[dict[str, str]], metric: str, *, attack: str = "", group: str = "all", canary: str = "none",
-    defense: str = "none", epsilon: bool | None = None,
+    defense: str = "none",
 ) -> float:  # fmt: skip
-    """The only value of these keys; `epsilon` says whether noise was added, of private fleets."""
+    """The only value of these keys."""
     wanted = {"metric": metric, "attack": attack, "group": group, "canary": canary, "defense": defense, "model": "all"}
-    chosen = [row for row in rows if all(row[key] == own for key, own in wanted.items())]
-    if epsilon is not None:
-        chosen = [row for row in chosen if (float(row["strength"]) == 8) == epsilon]
-    (row,) = chosen
+    (row,) = (row for row in rows if all(row[key] == own for key, own in wanted.items()))
     return float(row["value"])
 
 
@@ -71,7 +67,7 @@ def test_attacks_find_members_of_what_memorizes_and_few_behind_noise(rows):
 
 def test_training_is_more_useful_than_the_base(rows):
     base = value(rows, "base_test_perplexity")
-    for own in ({}, {"defense": "lora 4"}, {"defense": "dp_sgd", "epsilon": True}):
+    for own in ({}, {"defense": "lora 4"}, {"defense": "dp_sgd"}):
         assert value(rows, "test_perplexity", **own) < base
 
 
@@ -80,14 +76,11 @@ def test_extraction_is_of_members_beside_others(rows):
     assert rates["members"] > rates["nonmembers"]
 
 
-def test_copies_expose_secrets_unless_they_are_removed(rows):
-    plain, distinct = (
-        value(rows, "auc", attack="loss", canary="secret", defense=defense) for defense in ("none", "deduplication")
-    )
-    assert plain > 0.9 and plain >= distinct
+def test_copies_give_secrets_away(rows):
+    assert value(rows, "auc", attack="loss", canary="secret") > 0.9
 
 
 def test_claims_are_those_that_were_asked_for(rows):
-    claimed = {row["epsilon"] for row in rows if row["defense"] == "dp_sgd"}
-    assert any(abs(float(epsilon) - 8) < 0.1 for epsilon in claimed) and "inf" in claimed
-    assert all(row["epsilon"] == "" for row in rows if row["defense"] == "lora 4")
+    (claimed,) = {row["epsilon"] for row in rows if row["defense"] == "dp_sgd"}
+    assert float(claimed) == pytest.approx(8, abs=0.1)
+    assert {row["epsilon"] for row in rows if row["defense"] == "lora 4"} == {""}
