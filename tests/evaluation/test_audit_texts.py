@@ -175,7 +175,7 @@ def test_refuses_arrays_that_are_wrong(files: Path, change: dict[str, np.ndarray
 
 def test_examples_of_the_page_run(server: str, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (REPOSITORY_ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(code, "language_models.md", "exec"), {})
     assert capsys.readouterr().out == "True (8, 200)\n"
     commands = commands_of(REPOSITORY_ROOT / "docs" / "language_models.md")
