@@ -62,7 +62,7 @@ def join_group(own: torch.device) -> None:
         return
     dist.init_process_group(
         backend(own),
-        store=dist.FileStore(together.meet(), together.size()),
+        store=dist.FileStore(together.meet(), together.size()),  # type: ignore[attr-defined]
         rank=together.rank(),
         world_size=together.size(),
         timeout=together.PATIENCE_TIME,
