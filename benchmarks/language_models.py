@@ -41,7 +41,7 @@ from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run
 
 TEXT_LENGTH, VOCABULARY_SIZE = 31, 1024
-MEASURED_ATTACKS: Mapping[str, attacks.Attack] = {
+ATTACKS_BY_NAME: Mapping[str, attacks.Attack] = {
     attack.name: attack
     for attack in (
         *(attacks.LossThreshold(), attacks.ZlibRatio(), attacks.MinK(), attacks.MinKPlus(), attacks.Sharpness()),
@@ -72,7 +72,7 @@ def private(rate: float, *, batch: int = 50, epochs: int = 20) -> tuple[str, ...
     )
 
 
-FLEET_RECIPES: Mapping[str, Recipe] = {
+RECIPES_BY_COLUMN: Mapping[str, Recipe] = {
     "full, 2 epochs": Recipe(("trainer.epochs=2",)),
     "full, 8 epochs": Recipe(("trainer.epochs=8",)),
     "LoRA": Recipe((LORA_OVERRIDE, "trainer.epochs=4", "trainer.optimizer.lr=1e-2")),
@@ -154,10 +154,8 @@ def test_nats(run: Run) -> dict[str, float]:
 
 def attacked(run: Run) -> dict[str, tuple[float, float]]:
     """AUC and TPR at 1 % FPR of each attack."""
-    seen = view(run, threats=[attack.threat for attack in MEASURED_ATTACKS.values()])
-    strengths = {
-        name: measured(attack.suited(seen), seen, seen.models - 1) for name, attack in MEASURED_ATTACKS.items()
-    }
+    seen = view(run, threats=[attack.threat for attack in ATTACKS_BY_NAME.values()])
+    strengths = {name: measured(attack.suited(seen), seen, seen.models - 1) for name, attack in ATTACKS_BY_NAME.items()}
     return {name: strength[:2] for name, strength in strengths.items() if strength is not None}
 
 
@@ -216,7 +214,7 @@ def attack_part(console: Console, place: Place, seeds: int) -> None:
     aucs, tprs, nats = (defaultdict(list) for _ in range(3))
     for seed in range(seeds):
         base = place.base("ag_news", seed, "data.half=second", "split.pool=3600", "trainer.epochs=8")
-        for column, recipe in FLEET_RECIPES.items():
+        for column, recipe in RECIPES_BY_COLUMN.items():
             run = place.news(seed, base, recipe, "split.pool=400", "split.population=800", "split.test=1000")
             for name, (auc, tpr) in attacked(run).items():
                 console.print(f"seed {seed}, {column}: {name} {auc:.3f}, {100 * tpr:.1f} %")  # should it be interrupted
@@ -251,14 +249,14 @@ def secret_part(console: Console, place: Place, seeds: int) -> None:
     canaries = ("canary=secret", "canary.count=6", "canary.copies=[8]", "split.pool=200", "split.population=0")
     for seed in range(seeds):
         base = place.base("ag_news", seed, "data.half=second", "split.pool=3600", "trainer.epochs=8")
-        for column, recipe in FLEET_RECIPES.items():
+        for column, recipe in RECIPES_BY_COLUMN.items():
             run = place.news(seed, base, recipe._replace(models=4), *canaries, "split.test=200")
             for row, value in secrets_of_run(run).items():
                 values[row, column].append(value)
     show(console, "secrets in eight documents: bits of 9.97, shares", values, 2)
     full = float(np.mean(values["exposure IN", "full, 8 epochs"]))
     judged(console, "fully exposed at 8 epochs", full >= 9.9, f"{full:.2f} of 9.97 bits")
-    out = max(float(np.mean(values["extracted IN", column])) for column in FLEET_RECIPES if "ε" in column)
+    out = max(float(np.mean(values["extracted IN", column])) for column in RECIPES_BY_COLUMN if "ε" in column)
     judged(console, "not extracted at ε = 8", out == 0, f"{100 * out:.1f} %")
 
 
@@ -293,9 +291,9 @@ def speed_part(console: Console, place: Place, rounds: int) -> None:
     fleet.answers(run.dataset.x[run.dataset.split.pool], run.dataset.y[run.dataset.split.pool])
     seconds = (time.process_time() - start) / 2
     judged(console, "answers of 16 × 3,000 documents at most 90 s on 2 cores", seconds <= 90, f"{seconds:.1f} s")
-    seen = view(run, threats=[attack.threat for attack in MEASURED_ATTACKS.values()])
+    seen = view(run, threats=[attack.threat for attack in ATTACKS_BY_NAME.values()])
     spent = {}
-    for name, attack in MEASURED_ATTACKS.items():
+    for name, attack in ATTACKS_BY_NAME.items():
         start = time.process_time()
         attack.suited(seen).score(seen)
         spent[name] = time.process_time() - start
