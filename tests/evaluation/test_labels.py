@@ -89,7 +89,7 @@ DP_SGD_NODE = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8
 )
 def test_a_composed_defense_names_its_base(base: dict[str, Any] | None, expected: str) -> None:
     defense = {"_target_": "palisade.defenses.selena.Selena"} | ({} if base is None else {"base": base})
-    assert defense_name({"defense": defense, "names": {"defense": "selena"}}) == expected
+    assert defense_name({"defense": defense, "network": {}, "names": {"defense": "selena"}}) == expected
 
 
 def test_a_claim_per_record_and_one_per_person_bear_two_names(make_result: Callable[..., Result]) -> None:

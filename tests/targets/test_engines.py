@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from palisade.targets import engines, progress
-from palisade.targets.engines import LocalEngine, count, local  # unpatched: as it is when tests are collected
+from palisade.targets.engines import LocalEngine, count, local, worker  # unpatched: as it is when tests are collected
 from palisade.targets.progress import Progress
 
 
