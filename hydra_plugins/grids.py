@@ -93,7 +93,7 @@ class GridsSweeper(BasicSweeper):
         device.choose(configs[0].device)
         engine: Any = OmegaConf.to_container(configs[0].engine, resolve=True)
         engines.choose(engine)
-        if not isinstance(self.launcher, BasicLauncher) or not engines.takes_several_runs():
+        if not isinstance(self.launcher, BasicLauncher):
             return self.launcher.launch(jobs, initial_job_idx=0)
         returned: dict[int, JobReturn] = {}
         left = list(range(len(jobs)))

@@ -7,8 +7,9 @@ array of jobs, has all of them begun first.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ def must_wait(job: Job) -> bool:
 
 
 def train(job: Job, settled: Mapping[str, str] | None) -> dict[str, Any]:
-    """Trains a run, or begins it where runs are gathered: `begun` of its outcome is the run then."""
-    if _open is None:
+    """Trains a run, or begins it where runs are gathered by an engine that takes several: `begun` of its outcome is
+    the run then."""
+    if _open is None or not engines.takes_several_runs():
         return job.train(settled)
     run = BegunRun(job)
     return {**job.outcome("trained"), "begun": run} if run.begin(settled) else job.outcome("skipped")
@@ -154,17 +156,24 @@ def train_all(begun: Iterator[BegunRun], workers: int | str) -> None:
             folders.append(run.job.run.folder)
             yield from ((place, *item) for item in run.dealt())
 
+    waiting = items()
+    if (first := next(waiting, None)) is not None:  # or all runs are cached
+        _work_off(runs, chain([first], waiting), workers, folders)
+    for run in runs:
+        run.items = []
+        run.end()
+
+
+def _work_off(
+    runs: Sequence[BegunRun], waiting: Iterator[tuple[Any, ...]], workers: int | str, folders: list[Path]
+) -> None:
     from palisade.targets.training import train_part
 
-    waiting = items()
     while True:
         try:
             for place, reason in engines.run(train_part, waiting, workers, folders):
                 runs[place].came_back(reason)
-            break
+            return
         except ChildProcessError:  # of some run, which is seen when each has the workers for itself
             for run in runs:
                 run.end()
-    for run in runs:
-        run.items = []
-        run.end()
