@@ -40,8 +40,10 @@ def torchvision() -> Any:
         for operator in COMPILED_OPERATORS:
             library.define(operator)
         sys.path.append(str(VISION_FOLDER))
-        import torchvision
-
+        try:
+            import torchvision
+        finally:  # new processes have this path, too, and no such operators: Lightning would end them
+            sys.path.remove(str(VISION_FOLDER))
         torchvision.names_of_operators = library  # which they have as long as it lives
     return torchvision
 
