@@ -260,7 +260,10 @@ def _few(comparison: Comparison, over: str) -> Figure:
     rows: Any = [["a", name] for name in over] or [["a"]]
     panels = fig.subplot_mosaic(rows, width_ratios=(1.15, 1) if over else None)
     if over:
-        panels["b"].legend(handles=_over_epsilon([panels[name] for name in over], comparison), loc="lower right")
+        keys = _over_epsilon([panels[name] for name in over], comparison)
+        # Utility rises with ε, or falls where lower is better, and leaves the other corner free.
+        corner = "lower right" if comparison.results[0].utility.higher_is_better else "upper right"
+        panels["b"].legend(handles=keys, loc=corner)
         for name in over[:-1]:
             panels[name].tick_params(labelbottom=False)
             panels[name].set_xlabel("")
