@@ -13,23 +13,28 @@ import sys
 from pathlib import Path
 
 REPOSITORY_ROOT = Path(__file__).parent.parent
-REPORT_FOLDER = REPOSITORY_ROOT / "reports" / "location30"
-TABLE_BEGIN, TABLE_END = "<!-- location30: made by `make figures` -->", "<!-- end -->"
+TABLE_END = "<!-- end -->"
 
 
 def main() -> None:
     call("train.py", "-m", "experiment=location30", "secret=figures", *root_of("location30"))
     call("evaluate.py", "data=location30")
-    shutil.copy(REPORT_FOLDER / "tradeoff.png", REPOSITORY_ROOT / "docs" / "img" / "location30.png")
-    page = REPOSITORY_ROOT / "docs" / "location30.md"
-    before, rest = page.read_text(encoding="utf-8").split(TABLE_BEGIN)
-    _, after = rest.split(TABLE_END)
-    page.write_text(f"{before}{TABLE_BEGIN}\n{table()}{TABLE_END}{after}", encoding="utf-8")
+    show("location30", "location30.md", "test_accuracy")
     base = call("train.py", "experiment=lm_base", "secret=figures", *root_of("sst2")).split()[-1]
     news = ("experiment=lm_quickstart", f"network.base={base}", "secret=figures", *root_of("ag_news"))
     call("train.py", "-m", *news)
     call("evaluate.py", "data=ag_news")
-    shutil.copy(REPORT_FOLDER.parent / "ag_news" / "tradeoff.png", REPOSITORY_ROOT / "docs" / "img" / "ag_news.png")
+    show("ag_news", "language_models.md", "test_perplexity")
+
+
+def show(report: str, page: str, utility: str) -> None:
+    """Copies the curve of a report, and writes its numbers into a page, between two marks."""
+    folder, path = REPOSITORY_ROOT / "reports" / report, REPOSITORY_ROOT / "docs" / page
+    shutil.copy(folder / "tradeoff.png", REPOSITORY_ROOT / "docs" / "img" / f"{report}.png")
+    begin = f"<!-- {report}: made by `make figures` -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(TABLE_END, 1)
+    path.write_text(f"{before}{begin}\n{table(folder / 'results.csv', utility)}{TABLE_END}{after}", encoding="utf-8")
 
 
 def call(*command: str) -> str:
@@ -45,12 +50,13 @@ def root_of(data: str) -> list[str]:
     return [f"data.root={Path(root).resolve() / data}" for root in sys.argv[1:]]
 
 
-def table() -> str:
-    """Results of the fleets in results.csv, in Markdown."""
-    with (REPORT_FOLDER / "results.csv").open(encoding="utf-8") as file:
+def table(results: Path, utility: str) -> str:
+    """Results of the fleets without canaries, in Markdown."""
+    with results.open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == row["group"] == "all"]
+    rows = [row for row in rows if row["canary"] in ("", "none")]
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    headings = ("defense", "test accuracy", "strongest attack", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR")
+    headings = ("defense", utility.replace("_", " "), "strongest attack", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR")
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for run in runs:
         by_metric = {(row["attack"], row["metric"]): row for row in rows if row["run"] == run}
@@ -59,9 +65,10 @@ def table() -> str:
         auc, coarse, fine = (by_metric[best, metric] for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr"))
         low, high = (100 * float(coarse[end]) for end in ("low", "high"))
         interval = f"{percent(coarse['value'])} [{low:.1f}–{high:.1f}]"
-        accuracy = percent(by_metric["", "test_accuracy"]["value"])
+        useful = by_metric["", utility]["value"]
+        useful = percent(useful) if utility == "test_accuracy" else f"{float(useful):.1f}"
         lines.append(
-            f"| {name(auc)} | {accuracy} | {best} | {float(auc['value']):.3f} | {interval} | {percent(fine['value'])} |"
+            f"| {name(auc)} | {useful} | {best} | {float(auc['value']):.3f} | {interval} | {percent(fine['value'])} |"
         )
     return "\n".join(lines) + "\n"
 
