@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from palisade.data.loaders import Batch
+from palisade.data.loaders import Batch, Step
 from palisade.data.placement import on_device, rows
 from palisade.data.split import Split
 from palisade.defenses.parts.inference_attacker import InferenceAttacker, Shown
@@ -45,6 +45,7 @@ class Adversary(pl.Callback):
         self.attacker = attacker.to(self.device)
         self.optimizer = torch.optim.Adam(self.attacker.parameters(), lr=LEARNING_RATE, fused=True)
         self.all_reference = split.reference
+        self.steps: Iterator[Step] = iter(())
         self.aucs = torch.full((len(self.models),), math.nan)
         """AUC of h on members and reference records that it did not learn from, after the latest epoch, by model."""
 
@@ -71,6 +72,8 @@ class Adversary(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook before an epoch: right after the warm-up, the attacker learns alone for as many steps."""
+        # The sampler gives the same steps again: read from the batches, each would make the CPU wait for the device.
+        self.steps = iter(trainer.train_dataloader.sampler)  # type: ignore[union-attr]
         if trainer.current_epoch == self.warm_up:
             for step in range(self.warm_up * self.fitter.schedule.steps_per_epoch):
                 rngs = [self.fitter.secret.numpy("attacker alone", model, step) for model in self.models]
@@ -81,9 +84,10 @@ class Adversary(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Lightning's hook before a step: the attacker's own step on the batch's members."""
+        step = next(self.steps)
         if trainer.current_epoch >= self.warm_up:
             rngs = [self.fitter.secret.numpy("attacker", model, trainer.global_step) for model in self.models]
-            rows = zip(np.atleast_2d(batch.records.cpu()), np.atleast_2d(batch.mask.cpu()), self.members, strict=True)
+            rows = zip(*step, self.members, strict=True)
             self._learn([np.intersect1d(records[mask], own) for records, mask, own in rows], rngs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

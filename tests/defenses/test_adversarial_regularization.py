@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserList
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,8 +113,11 @@ def started(warm_up: int, weight: float = 2.0) -> tuple[Adversary, Target, Any]:
     (adversary,) = AdversarialRegularization(weight=weight, warm_up=warm_up).callbacks(fitter, split)
     plain = AdversarialRegularization(weight=weight, warm_up=warm_up).loss
     module = Target(nn.Linear(4, 3), inputs=None, loss=plain, optimizer=None, loss_divisor=5.0)
+    step = (np.arange(20)[None], np.arange(20)[None] < 18)  # a padded row is no record of the step
+    sampler: Any = UserList([step])
+    sampler.members = [np.arange(20)]
     trainer: Any = SimpleNamespace(
-        train_dataloader=SimpleNamespace(sampler=SimpleNamespace(members=[np.arange(20)])),
+        train_dataloader=SimpleNamespace(sampler=sampler),
         current_epoch=warm_up, global_step=0,
     )  # fmt: skip
     adversary.on_train_start(trainer, module)
@@ -153,7 +157,7 @@ def test_attacker_learns_alone_and_beside_the_model_from_members_and_reference_r
     adversary.on_train_batch_start(trainer, module, batch, 0)
     assert len(learnt) == 3 * 4 + 1
     beside = learnt[-1][0][learnt[-1][1]]
-    assert set(beside) == set(range(18)) - set(adversary.held_out.records[0])  # a padded row is no record of the step
+    assert set(beside) == set(range(18)) - set(adversary.held_out.records[0])
     for records, member in learnt:
         assert (records[member] < 20).all() and (records[~member] >= 40).all()
         assert member.sum() == (~member).sum() and not set(records) & set(adversary.held_out.records[0])

@@ -106,6 +106,16 @@ def test_no_private_step_waits_for_the_device(compose, name):
         assert counts["host_to_device"] <= most, costs.by_line("host_to_device")
 
 
+def test_no_step_beside_an_adversary_waits_for_the_device(compose):
+    words = ["defense=adversarial_regularization", "defense.weight=0.1", "defense.warm_up=1", "split.reference=60"]
+    costs, steps = step_costs(compose(*SHORT_FIT, *words, "trainer.optimizer.lr=0.02"), STACKED_MODELS)
+    assert len(steps) >= 8
+    for counts, _ in steps:
+        assert counts["device_to_host"] + counts["synchronization"] == 0, costs.by_line(
+            "synchronization"
+        ) + costs.by_line("device_to_host")
+
+
 @pytest.mark.parametrize("defense", [[], PRIVATE_FIT])
 @pytest.mark.parametrize("width", [4, 400])
 def test_bytes_of_a_step_do_not_depend_on_the_size_of_records(compose, tmp_path, width, defense):
