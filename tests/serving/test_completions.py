@@ -160,7 +160,8 @@ def test_an_audit_over_http_is_that_of_the_release(folder: Path, server: Running
 def numbers(report: Any) -> Iterator[float]:
     """The numbers of a report in their order."""
     if isinstance(report, dict):
-        report = [value for name, value in report.items() if "seconds" not in name]
+        # A server says less than a file does, so that dataset inference has fewer scores.
+        report = [value for name, value in report.items() if "seconds" not in name and name != "dataset_inference"]
     if isinstance(report, list):
         for value in report:
             yield from numbers(value)
