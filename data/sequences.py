@@ -24,7 +24,7 @@ TOKEN_ROW = np.dtype([*((name, np.float32) for name in TOKEN_COLUMNS), ("greedy"
 """All that is kept of an answer about a token: ℓ = log p of the token, the mean μ and the variance σ² of the
 log probabilities of all tokens under the answer itself, and whether the token is the likeliest one."""
 GUARDED_TOKEN_ROW = np.dtype([*((name, TOKEN_ROW[name]) for name in TOKEN_ROW.names or ()), ("blocked", np.bool_)])
-"""The same behind a guard: and whether it refuses the token."""
+"""An answer about a token behind a guard: `TOKEN_ROW`, and whether the guard refuses the token."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from palisade.targets.run import Run, canonical
 PROTOCOL_VERSION = 10
 """Part of the key of stored results; raised when a change makes the same models give other numbers."""
 DOCUMENTS_VERSION = 1
-"""The same of runs on documents, besides."""
+"""Further part of the key of runs on documents; raised when a change makes their numbers alone others."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 """Settings of `conf/threat/black_box.yaml`."""

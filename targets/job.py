@@ -166,7 +166,7 @@ class Job:
             settled: decisions of the defense for all models, made before the first; None if they were made already.
 
         Returns:
-            What is to be trained, as arguments of `train_models`, a chunk each.
+            Chunks of models that are not trained yet, each as the arguments of `train_models`.
         """
         self.run.create(self.settings.plain, self.settings.secret, self.dataset)
         self._keep_trials()

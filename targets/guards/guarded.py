@@ -57,7 +57,7 @@ class Guarded:
     ) -> Shaped[np.ndarray, "models records ..."]:
         """Answers as they are kept: those of `predict`, or rows about tokens with what the guard refuses.
 
-        What is said of a token is what the model itself says, whether it is refused or not.
+        Log-probabilities of a token are those of the model itself, whether the guard refuses the token or not.
 
         Args:
             x: the inputs.
