@@ -61,6 +61,7 @@ def network(request, tmp_path_factory) -> nn.Module:
 @pytest.fixture(scope="module")
 def adapted(network) -> nn.Module:
     """As after some steps: at first A has no gradient, as B is 0."""
+    torch.manual_seed(0)
     low_rank = adapt(copy.deepcopy(network), 2)
     for layer in low_rank.modules():
         if isinstance(layer, LowRank):
@@ -95,7 +96,8 @@ def norms_by_autograd(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def check_norms(network: nn.Module, x: Tensor, y: Tensor) -> None:
-    expected = norms_by_autograd(network, x, y)
+    """In double precision: by single precision, some draws of weights move autograd's own norms by 3e-4."""
+    expected, network = norms_by_autograd(network, x, y), copy.deepcopy(network).double()
     engine, every = Engine(network, clipping=Flat(0.5)), torch.ones(len(y), dtype=torch.bool)
     engine.attach()
     try:
