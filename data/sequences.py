@@ -19,6 +19,8 @@ BEGIN_TOKEN = 0
 NO_TOKEN = -1
 """Label of a position behind the last token, which is no part of any loss."""
 BYTE_VALUES = 256
+LEAST_LOGPROB = -9999.0
+"""Log-probability of a token that is never drawn, as services write it: JSON has no infinity."""
 TOKEN_COLUMNS = ("log_probability", "mean", "variance")
 TOKEN_ROW = np.dtype([*((name, np.float32) for name in TOKEN_COLUMNS), ("greedy", np.bool_)])
 """All that is kept of an answer about a token: ℓ = log p of the token, the mean μ and the variance σ² of the

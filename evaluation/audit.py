@@ -41,6 +41,7 @@ from palisade.evaluation.subjects.shadow_fleet import ShadowFleet
 from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 from palisade.fields import as_written
+from palisade.targets.guards.memfree import MemFree
 
 SHARED_BY_BOTH_SIDES = (
     "hold the same records; give each records of its own: non-members are those that the model was not trained on"
@@ -110,7 +111,9 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
     if subject.sides.shared == len(other):
         raise ValueError(f"{one.name} and {other.name} {SHARED_BY_BOTH_SIDES}")
     enough_persons(one, other)
-    result = measure_model(subject, protocol.make_attacks(), protocol.grant)
+    filtered = any(side.tokens is not None and side.tokens.refuses for side in answers.values())
+    attacks = protocol.make_attacks(MemFree.attacks if filtered else ())
+    result = measure_model(subject, attacks, protocol.grant)
     comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
     show_results(comparison, [*verdict(result), *notes])
     lines, passed = ([], True) if limit is None else gate(comparison, limit)

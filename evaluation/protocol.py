@@ -116,13 +116,17 @@ class AttackProtocol:
         """The groups of a run's records by which its results are read."""
         return Slices.of(run.config["data"], self.slices)
 
-    def make_attacks(self) -> list[Attack]:
-        """The attacks.
+    def make_attacks(self, adaptive: Sequence[str] = ()) -> list[Attack]:
+        """The attacks that were chosen.
+
+        Args:
+            adaptive: names of others that know what stands before the model.
 
         Raises:
             ValueError: if a setting of one is wrong; names it in full.
         """
-        return [instantiated(f"attack.{key}", node, Attack) for key, node in self.attacks.items()]
+        nodes = {**{name: self.adaptive[name] for name in adaptive}, **self.attacks}
+        return [instantiated(f"attack.{key}", node, Attack) for key, node in nodes.items()]
 
     def nodes_on(self, run: Run) -> dict[str, Any]:
         """The nodes of the attacks on a run: those chosen, and those that know its defense and its guard.

@@ -14,6 +14,7 @@ from palisade.attacks import (
     Attack,
     BaseDifference,
     ErrorZone,
+    FilterOracle,
     LossThreshold,
     MinK,
     MinKPlus,
@@ -47,7 +48,7 @@ LEAST_TO_HALVE = 2 * MIN_RECORDS_PER_SIDE
 """Documents, or persons, a side from which on half of them are weighed on."""
 TEXT_SCORES: tuple[Attack, ...] = (
     LossThreshold(), ZlibRatio(), MinK(share=0.05), MinK(), MinK(share=0.5), MinKPlus(), MinKPlus(share=0.5),
-    Sharpness(), BaseDifference(), ErrorZone(), Windows(), Neighbors(),
+    Sharpness(), BaseDifference(), ErrorZone(), Windows(), Neighbors(), FilterOracle(),
 )  # fmt: skip
 """Scores of documents that need no shadow, which dataset inference weighs."""
 PERMUTED_AT_ONCE = 500

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from palisade.data.sequences import Sequences
+from palisade.data.sequences import LEAST_LOGPROB, Sequences
 from palisade.serving.bodies import RefusedError
 from palisade.serving.gathering import Gathering
 from palisade.serving.served import Served
@@ -25,8 +25,6 @@ TOKENS_AT_ONCE = 1024
 WAITING_TOKENS = 8192
 """Tokens, or prompts that do not go on, in the queue at most; who comes then is asked to come back."""
 MAX_SEED = 2**63 - 1
-LEAST_LOGPROB = -9999.0
-"""Log-probability of a token that is never drawn: JSON has no infinity, and the form writes this one."""
 NEUTRAL_VALUES: Mapping[str, Sequence[Any]] = {
     "n": [1], "best_of": [1], "temperature": [1], "top_p": [1], "presence_penalty": [0], "frequency_penalty": [0],
     "stop": [None, []], "suffix": [None, ""], "logit_bias": [None, {}], "stream": [False], "stream_options": [None],

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
-RESULTS_VERSION = 5
+RESULTS_VERSION = 6
 """Part of every run's name; raised when a change makes the same configuration give other models."""
 
 

@@ -48,7 +48,7 @@ class TokenAnswers:
         base_variances: likewise.
         base_greedy: likewise.
         zlib_bytes: length of each text after zlib, in bytes.
-        blocked: a guard refuses x_t after x_<t; ℓ_t is then what it was without.
+        blocked: a guard refuses x_t after x_<t; ℓ_t is then what it was without, or 0 where nobody sees that.
         neighbor_losses: mean −ℓ_t of edited copies of each text, in nats a token.
 
     Raises:
@@ -109,6 +109,11 @@ class TokenAnswers:
     def lengths(self) -> Int[np.ndarray, "records"]:
         """Tokens of each text."""
         return np.asarray(self.mask.sum(axis=1))
+
+    @property
+    def refuses(self) -> bool:
+        """True where a guard refuses some text's own token."""
+        return self.blocked is not None and bool(self.blocked.any())
 
     def mean(self, values: Float[np.ndarray, "... records tokens"]) -> Float[np.ndarray, "... records"]:
         """Mean over each text's own tokens, in float64.

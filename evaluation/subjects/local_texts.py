@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 
 from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.data.settings import place
 from palisade.evaluation.subjects.audited_model import AuditedModel
 from palisade.evaluation.subjects.completions import TextAnswer
 from palisade.evaluation.subjects.texts import word_counts
-
-if TYPE_CHECKING:
-    from palisade.targets.fleet import Fleet
 
 CARD_FILE, COMPLETE_FILE, CONFIGURATION_FILE = "card.json", "complete.json", "config.json"
 """Files by which a folder is a release, a run, or a model of Hugging Face's form."""
@@ -29,6 +26,11 @@ COLUMNS_OF_ANSWERS = {
     "token_variances": "variance",
     "token_greedy": "greedy",
 }
+Answers = Callable[
+    [Int64[np.ndarray, "records length"], Int64[np.ndarray, "records length"]],
+    Shaped[np.ndarray, "models records length"],
+]
+"""Rows about the tokens of inputs, by their labels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,12 +40,13 @@ class LocalModel:
     Args:
         name: the setting that names its folder, for errors.
         tokens: that it cuts texts into.
-        fleet: of this model alone.
+        answers: rows about the tokens of inputs by their labels, of each model that there is: this one, behind the
+            guard that it was released with.
     """
 
     name: str
     tokens: Sequences
-    fleet: Fleet
+    answers: Answers
 
     @classmethod
     def of(cls, setting: str, folder: str) -> LocalModel:
@@ -53,7 +56,7 @@ class LocalModel:
             ValueError: if it is none of them, or no language model.
         """
         path, name = place(setting, folder), f"{setting}={folder}"
-        readers: dict[str, Callable[[Path], tuple[Any, Fleet]]] = {
+        readers: dict[str, Callable[[Path], tuple[Any, Answers]]] = {
             CARD_FILE: _of_release, COMPLETE_FILE: _of_run, CONFIGURATION_FILE: _of_hugging_face,
         }  # fmt: skip
         reader = next((reader for file, reader in readers.items() if (path / file).is_file()), None)
@@ -62,10 +65,10 @@ class LocalModel:
                 f"{name}: expected the folder of a release, of a run, or of a model with {CONFIGURATION_FILE} and"
                 " safetensors, since nothing is downloaded; give one"
             )
-        tokens, fleet = reader(path)
+        tokens, answers = reader(path)
         if not isinstance(tokens, Sequences):
             raise ValueError(f"{name}: expected a language model with text=<column>, and it classifies; leave text out")
-        return cls(name=name, tokens=tokens, fleet=fleet)
+        return cls(name=name, tokens=tokens, answers=answers)
 
     def numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text.
@@ -91,7 +94,7 @@ class LocalModel:
         y = np.full((len(pieces), length), NO_TOKEN, dtype=np.int64)
         for row, piece in zip(y, pieces, strict=True):
             row[: len(piece)] = piece
-        answered = self.fleet.answers(self.tokens.inputs_of(y), y)[0][y != NO_TOKEN]
+        answered = self.answers(self.tokens.inputs_of(y), y)[0][y != NO_TOKEN]
         return np.split(answered, np.cumsum([len(own) for own in numbers])[:-1])
 
 
@@ -135,24 +138,34 @@ def of_texts(setting: str, folder: str, base: str | None) -> AuditedModel:
     )
 
 
-def _of_release(folder: Path) -> tuple[Any, Fleet]:
+def _of_release(folder: Path) -> tuple[Any, Answers]:
     from palisade.targets.device import chosen
     from palisade.targets.fleet import Fleet
+    from palisade.targets.guards import NoGuard
+    from palisade.targets.guards.guarded import Guarded
     from palisade.targets.release import Release
 
     release = Release.load(folder)
-    return release.preprocessing, Fleet(release.network, [release.network.state_dict()], device=chosen())
+    fleet = Fleet(release.network, [release.network.state_dict()], device=chosen())
+    if isinstance(release.guard, NoGuard):
+        return release.preprocessing, fleet.answers
+    if release.guard.level != "logits":
+        raise ValueError(
+            f"{folder}: expected a guard that lets log-probabilities out, and {release.guard.name} does not; audit the"
+            " run that it was released from"
+        )
+    return release.preprocessing, Guarded(fleet, release.guard, [release.state]).released
 
 
-def _of_run(folder: Path) -> tuple[Any, Fleet]:
+def _of_run(folder: Path) -> tuple[Any, Answers]:
     from palisade.targets.run import Run
     from palisade.targets.training import load_fleet
 
     run = Run.existing(folder)
-    return run.dataset.preprocessing, load_fleet(run.config, run.dataset, folder, [0])
+    return run.dataset.preprocessing, load_fleet(run.config, run.dataset, folder, [0]).answers
 
 
-def _of_hugging_face(folder: Path) -> tuple[Any, Fleet]:
+def _of_hugging_face(folder: Path) -> tuple[Any, Answers]:
     from palisade.data.subwords import tokens_of
     from palisade.targets.device import chosen
     from palisade.targets.fleet import Fleet
@@ -163,4 +176,4 @@ def _of_hugging_face(folder: Path) -> tuple[Any, Fleet]:
     length = min(MAX_WINDOW, longest(configuration_of(folder)) or MAX_WINDOW)
     tokens = tokens_of(str(folder), length=length, new_tokens=0)
     network = HuggingFaceModel(shape=(length,), classes=tokens.vocabulary, path=str(folder))
-    return tokens, Fleet(network, [network.state_dict()], device=chosen())
+    return tokens, Fleet(network, [network.state_dict()], device=chosen()).answers

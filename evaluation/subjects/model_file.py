@@ -19,7 +19,6 @@ from palisade.data.settings import import_object, place
 from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, numbers
 from palisade.evaluation.subjects.estimator import of_function, of_skops
 from palisade.evaluation.subjects.onnx_file import of_onnx
-from palisade.evaluation.subjects.texts import word_counts
 from palisade.targets.device import chosen
 from palisade.targets.guards import Aggregate, NoGuard
 
@@ -27,12 +26,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from palisade.targets.release import Release
 
 BATCH_RECORDS = 256
 CLASS_SETTING = "network._target_"
-LEAST_LOGPROB = -9999.0
-"""Log-probability of a token that is never drawn, as services write it."""
 MODEL_ENDINGS = (".safetensors", ".pt2", ".onnx", ".skops")
 PICKLE_ENDINGS = (".pkl", ".pickle", ".joblib", ".sav", ".dill", ".cloudpickle", ".pt", ".pth", ".ckpt", ".bin")
 FILE_OR_FUNCTION = "expected a .safetensors, .pt2, .onnx or .skops file, or the dotted name of a function"
@@ -59,8 +55,6 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
         raise ValueError(
             f"release={folder}: expected one that answers about records, not about groups only; choose another"
         )
-    if isinstance(release.preprocessing, Sequences):
-        return _of_language_model(folder, release)
     labels_only = release.guard.level == "label"
     of_arrays = isinstance(release.preprocessing, Scale)
 
@@ -86,25 +80,6 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
         top_k=release.guard.top_k,
         prepare=notes,
     )
-
-
-def _of_language_model(folder: str, release: Release) -> AuditedModel:
-    """A release that is asked for the log-probabilities of the tokens of texts, in a column `text`."""
-    step = release.preprocessing
-    assert isinstance(step, Sequences)
-
-    def ask(rows: Any) -> list[dict[str, Any]]:
-        texts, answers = rows["text"].tolist(), []
-        for text, law in zip(texts, release.token_laws(texts), strict=True):
-            own = np.maximum(law, LEAST_LOGPROB)[np.arange(len(law)), step.encode(text)[: len(law)]]
-            answers.append({"token_logprobs": own.tolist(), "token_greedy": (own >= law.max(axis=1)).tolist()})
-        return answers
-
-    return AuditedModel(
-        name=f"release {folder}", answers="token_logprobs", ask=ask,
-        inputs=lambda rows: word_counts(rows["text"].to_numpy(dtype=str)), takes_inputs=False, takes_tables=True,
-        is_guarded=not isinstance(release.guard, NoGuard),
-    )  # fmt: skip
 
 
 def of_file(

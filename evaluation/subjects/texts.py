@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
 from palisade.attacks import TokenAnswers
+from palisade.data.sequences import LEAST_LOGPROB
 from palisade.evaluation.signals.grant import Grant
 
 MOMENT_FIELDS = ("token_means", "token_variances")
@@ -21,7 +23,8 @@ WORD_COLUMNS = 2**9
 def tokens_of(name: str, arrays: Mapping[str, np.ndarray], texts: Shaped[np.ndarray, "records"] | None) -> TokenAnswers:
     """Per-token answers of one model, as inference servers return them.
 
-    A first token without a value, which nothing precedes, is left out of every text; NaN at the end is padding.
+    A first token without a value, which nothing precedes, is left out of every text; NaN at the end is padding. What a
+    filter refuses, which services write as −9999, is what it knows from training: it counts as foretold for certain.
 
     Args:
         name: of the file or the endpoint, for errors.
@@ -44,6 +47,7 @@ def tokens_of(name: str, arrays: Mapping[str, np.ndarray], texts: Shaped[np.ndar
     start = int(log_p.shape[1] > 1 and bool(np.isnan(log_p[:, 0]).all()))
     log_p = log_p[:, start:]
     mask = ~np.isnan(log_p)
+    refused = mask & (log_p <= LEAST_LOGPROB)
     base = arrays.get("base_logprobs")
     if base is not None and not np.array_equal(np.isnan(base[:, start:]), ~mask):
         raise ValueError(
@@ -59,8 +63,9 @@ def tokens_of(name: str, arrays: Mapping[str, np.ndarray], texts: Shaped[np.ndar
     packed = None if texts is None else np.array([len(zlib.compress(str(text).encode())) for text in texts])
     try:
         return TokenAnswers(
-            log_probabilities=np.where(mask, log_p, 0.0)[None],
+            log_probabilities=np.where(mask & ~refused, log_p, 0.0)[None],
             mask=mask,
+            blocked=refused[None],
             greedy=None if greedy is None else greedy[None, :, start:].astype(bool),
             base_log_probabilities=None if base is None else np.where(mask, base[:, start:], 0.0),
             zlib_bytes=packed,
@@ -89,6 +94,8 @@ def released(tokens: TokenAnswers, grant: Grant, prefix: str) -> dict[str, Any]:
             raise ValueError(
                 f"threat.{name}={value}: expected the probabilities of tokens, uncut, of a language model; leave it out"
             )
+    if not tokens.refuses:  # nothing says that a filter stands before it
+        tokens = replace(tokens, blocked=None)
     return {f"{prefix}signals": tokens.rows(), f"{prefix}tokens": tokens}
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64, Real, Shaped
 from torch import Tensor
 
-from palisade.data.sequences import GUARDED_TOKEN_ROW, NO_TOKEN, TOKEN_ROW
+from palisade.data.sequences import GUARDED_TOKEN_ROW, LEAST_LOGPROB, NO_TOKEN, TOKEN_ROW
 from palisade.targets.fleet import Fleet
 from palisade.targets.generation import generate, next_logits_of
 from palisade.targets.guards.guard import Guard, Query
+from palisade.targets.record_loss import own_log_probabilities, token_rows
+
+RECORDS_AT_ONCE = 64
+"""Documents whose answers are in memory together: a number for every token of the vocabulary at each position."""
 
 
 class Guarded:
@@ -73,6 +78,29 @@ class Guarded:
             if (barrier := self.guard.barrier(state)) is not None:
                 rows["blocked"] = barrier.blocked(y, y != NO_TOKEN)
         return marked
+
+    def released(
+        self, x: Int64[np.ndarray, "records positions"], y: Int64[np.ndarray, "records positions"]
+    ) -> Shaped[np.ndarray, "models records positions"]:
+        """Rows about the tokens of documents, of `TOKEN_ROW`, as whoever asks through the guard sees them.
+
+        A refused token has the log-probability that services write of one that is never drawn; what it leaves is shared
+        out among the others.
+
+        Args:
+            x: the inputs.
+            y: their labels.
+        """
+        rows = np.zeros((len(self.states), *y.shape), TOKEN_ROW)
+        for position, own in enumerate(rows):
+            for start in range(0, len(x), RECORDS_AT_ONCE):
+                part = slice(start, start + RECORDS_AT_ONCE)
+                answers = torch.from_numpy(self.one(position).predict(x[part])[0])
+                labels = torch.from_numpy(y[part])
+                own[part] = token_rows(answers.clamp(min=LEAST_LOGPROB), labels)
+                refused = own_log_probabilities(answers, labels).isneginf().numpy()
+                own[part]["log_probability"][refused] = LEAST_LOGPROB
+        return rows
 
     def generate(
         self, prompts: Sequence[Int64[np.ndarray, "tokens"]], tokens: int | Sequence[int], begin: int

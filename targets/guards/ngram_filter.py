@@ -122,9 +122,22 @@ class ExactNgrams(NgramFilter):
         rows = np.ascontiguousarray(grams, dtype=np.int64)
         return np.fromiter((row.tobytes() in self._held for row in rows), dtype=bool, count=len(rows))
 
+    def refused(self, context: Int[np.ndarray, "tokens"], vocabulary: int) -> Bool[np.ndarray, "vocabulary"]:
+        """Tokens that may not follow a text."""
+        before = np.ascontiguousarray(context[max(0, len(context) - self.n + 1) :], dtype=np.int64)
+        return np.isin(np.arange(vocabulary), self._followed.get(before.tobytes(), []))
+
     @cached_property
     def _held(self) -> frozenset[bytes]:
         return frozenset(row.tobytes() for row in np.ascontiguousarray(self.grams, dtype=np.int64))
+
+    @cached_property
+    def _followed(self) -> dict[bytes, list[int]]:
+        """Last tokens of n-grams by the tokens before."""
+        followed: dict[bytes, list[int]] = {}
+        for row in np.ascontiguousarray(self.grams, dtype=np.int64):
+            followed.setdefault(row[:-1].tobytes(), []).append(int(row[-1]))
+        return followed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

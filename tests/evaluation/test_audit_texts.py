@@ -17,10 +17,12 @@ from commands import commands_of
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from palisade.data.sequences import LEAST_LOGPROB
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.statistics.dataset_inference import weighed
 from palisade.evaluation.subjects.completions import Completions
 from palisade.evaluation.subjects.local_texts import LocalModel
+from palisade.targets.release import Release
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -275,6 +277,46 @@ def test_all_attacks_without_shadows_run_on_a_model_of_this_machine(local: Path,
     auc = {row["attack"]: float(row["value"]) for row in rows if row["metric"] == "auc" and row["group"] == "all"}
     assert {"loss", "zlib", "min_k_plus", "sharpness", "error_zone", "windows"} <= auc.keys()
     assert auc["loss"] > 0.65 and auc["base_difference"] == 0.5  # the base is the model itself
+
+
+@pytest.fixture(scope="module")
+def filtered(local: Path) -> Path:
+    """The release behind a filter of n-grams."""
+    from commands import call
+
+    (run_folder,) = local.glob("runs/own/*")
+    shipping = (f"ship={run_folder}", "ship_unaudited=true", "guard=memfree", "guard.n=12", "released=filtered")
+    done = call("train.py", *shipping, "quiet=true", folder=local)
+    assert done.returncode == 0, done.stderr
+    (place,) = local.glob("filtered/*")
+    return place
+
+
+def test_a_release_is_asked_behind_its_filter(filtered: Path) -> None:
+    texts = [*USED_TEXTS[:3], "quux", *UNUSED_TEXTS[:3]]
+    model, release = LocalModel.of("release", str(filtered)), Release.load(filtered)
+    numbers = model.numbers(texts)
+    for rows, law, own, text in zip(
+        model.rows(numbers), release.token_laws(texts), release.log_probabilities(texts), numbers, strict=True
+    ):
+        rows = rows[: len(law)]  # a release reads no further
+        np.testing.assert_array_equal(rows["log_probability"] == LEAST_LOGPROB, np.isneginf(own))
+        np.testing.assert_allclose(rows["log_probability"], np.maximum(own, LEAST_LOGPROB), atol=1e-4)
+        np.testing.assert_array_equal(rows["greedy"], law.argmax(axis=1) == text[: len(law)])
+        means = (np.exp(law) * np.maximum(law, LEAST_LOGPROB)).sum(axis=1)
+        np.testing.assert_allclose(rows["mean"], means, atol=1e-4)
+    refused = [int((rows["log_probability"] == LEAST_LOGPROB).sum()) for rows in model.rows(numbers)]
+    assert min(refused[:3]) > 10 and refused[3] == 0
+
+
+def test_a_filter_says_which_documents_were_used(filtered: Path, files: Path) -> None:
+    run("audit=records", f"release={filtered}", "text=story", "records=in.csv", "nonmembers=out.csv", "name=own")
+    report = json.loads((files / "reports" / "own" / "report.json").read_text())
+    assert report["all_together"]["p"] <= 1e-4 and report["dataset_inference"]["p"] <= 1e-4
+    run("audit=model", f"release={filtered}", "text=story", "members=in.csv", "nonmembers=out.csv")
+    rows = list(csv.DictReader((files / "reports" / "audit_model" / "results.csv").open()))
+    auc = {row["attack"]: float(row["value"]) for row in rows if row["metric"] == "auc" and row["group"] == "all"}
+    assert auc["filter_oracle"] > 0.9 and auc["loss"] > 0.7
 
 
 def test_long_texts_are_read_in_pieces(local: Path) -> None:

@@ -78,6 +78,15 @@ def test_holds_what_training_texts_hold(kind: str) -> None:
     assert shared.sum() > 0 and (extra == 0 if kind == "exact" else 0 <= extra < 0.01 * len(others))
 
 
+def test_what_may_not_follow_is_that_which_completes_an_ngram() -> None:
+    x, _, member = corpus()
+    barrier = filters()["exact"]
+    for row in (*x[member][:5], *x[~member][:5]):
+        for length in (0, GRAM_LENGTH - 2, GRAM_LENGTH - 1, GRAM_LENGTH + 4):
+            one_by_one = NgramFilter.refused(barrier, row[:length], VOCABULARY_SIZE)
+            np.testing.assert_array_equal(barrier.refused(row[:length], VOCABULARY_SIZE), one_by_one)
+
+
 def test_rate_on_the_card_is_that_of_other_ngrams() -> None:
     grams = np.random.default_rng(1).integers(VOCABULARY_SIZE, size=(200_000, GRAM_LENGTH))
     x, mask, member = corpus()
