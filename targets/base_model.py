@@ -82,6 +82,9 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         network: the settings, without `lora` where no rank is set.
+
+    Raises:
+        ValueError: if there is no such file or folder.
     """
     settings = {name: value for name, value in network.items() if name not in ("lora", BASE_KEY, PATH_KEY)}
     if (rank := (network.get("lora") or {}).get("rank")) is not None:
@@ -90,6 +93,11 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
         settings[BASE_KEY] = content_digest(base_weights(base))
     if (folder := network.get(PATH_KEY)) is not None:
         path = place(f"network.{PATH_KEY}", folder)
+        if not path.exists():  # said here, as asking a library for it takes seconds
+            raise ValueError(
+                f"network.{PATH_KEY}={folder}: expected a file or folder of this machine, since nothing is downloaded;"
+                " save the model there first"
+            )
         files = [path] if path.is_file() else sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
         settings[PATH_KEY] = [content_digest(file) for file in files]
     return settings

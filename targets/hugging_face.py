@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from palisade.data.settings import place
+from palisade.data.settings import MAX_REASON_CHARACTERS, place
 from palisade.targets.base_model import RELEASED_TYPES
 from palisade.targets.transformer import positions_of
 
@@ -49,6 +50,8 @@ class HuggingFaceModel(nn.Module):
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if path is None and configuration is None:
+            raise ValueError("network.path: expected a local folder with the model; give network.path=<folder>")
         folder = None if path is None else checked_folder(path)
         content = configuration_of(folder) if configuration is None and folder is not None else configuration or {}
         name = f"network.path={path}"
@@ -60,12 +63,15 @@ class HuggingFaceModel(nn.Module):
                 f" {MAX_RELEASED_LAYERS} layers; give network.path=<folder>"
             )
         transformers = library()
-        if content.get("model_type") not in transformers.CONFIG_MAPPING:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        if content.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise ValueError(
-                f"{name}: expected a model_type that transformers {transformers.__version__} knows, not"
-                f" {content.get('model_type')}; choose another model"
+                f"{name}: expected a model_type of language models that transformers {transformers.__version__} knows,"
+                f" not {content.get('model_type')}; choose another model"
             )
-        config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(dict(content))
+        with _in_one_line(name):
+            config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(dict(content))
         if config.vocab_size != classes:
             raise ValueError(
                 f"{name}: expected a model of {classes} tokens, as the data have, not of {config.vocab_size}; set"
@@ -79,17 +85,19 @@ class HuggingFaceModel(nn.Module):
         config.use_cache, config._attn_implementation = False, "eager"
         make = transformers.AutoModelForCausalLM
         if folder is not None and any(folder.glob(WEIGHTS_PATTERN)):
-            model, loading = make.from_pretrained(
-                folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32, output_loading_info=True,
-            )  # fmt: skip
+            with _in_one_line(name):
+                model, loading = make.from_pretrained(
+                    folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                    dtype=torch.float32, output_loading_info=True,
+                )  # fmt: skip
             if missing := sorted(loading["missing_keys"]):
                 raise ValueError(
                     f"{name}: expected all weights of the model, and {missing[0]} is in no file; save the model there"
                     " anew"
                 )
         else:
-            model = make.from_config(config, trust_remote_code=False).float()
+            with _in_one_line(name):
+                model = make.from_config(config, trust_remote_code=False).float()
         self.model = plain(model).train()
 
     def forward(self, tokens: Real[Tensor, "batch positions"]) -> Float[Tensor, "batch positions V"]:
@@ -100,6 +108,20 @@ class HuggingFaceModel(nn.Module):
         answer = self.model(input_ids=tokens, position_ids=positions_of(tokens), use_cache=False)
         logits: Tensor = answer.logits
         return logits
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Turns whatever the library raises about a folder into one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
+        raise ValueError(
+            f"{name}: expected a model that transformers can read ({reason}); save the model there anew"
+        ) from None
 
 
 def checked_folder(path: Any) -> Path:
@@ -134,6 +156,8 @@ def configuration_of(folder: Path) -> Mapping[str, Any]:
         content: Mapping[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"network.path={folder}: expected JSON in {CONFIG_FILE} ({error}); get it anew") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"network.path={folder}: expected an object {{…}} in {CONFIG_FILE}; get it anew")
     return content
 
 
