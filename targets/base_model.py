@@ -72,9 +72,20 @@ def check_tokens(network: Mapping[str, Any], preprocessing: Any) -> None:
             )
 
 
-def has_base(network: Mapping[str, Any]) -> bool:
-    """True if training begins with public weights, by the settings of a network."""
+def reads_places(network: Mapping[str, Any]) -> bool:
+    """True if the settings of a network name a file or folder that it is read from."""
     return network.get(BASE_KEY) is not None or network.get(PATH_KEY) is not None
+
+
+def has_base(network: Mapping[str, Any]) -> bool:
+    """True if training begins with public weights, by the settings of a network.
+
+    A folder of Hugging Face's form may hold none: they are then drawn by a run's secret, and are nobody's base.
+    """
+    if (folder := network.get(PATH_KEY)) is None or network.get(BASE_KEY) is not None:
+        return network.get(BASE_KEY) is not None
+    path = place(f"network.{PATH_KEY}", folder)
+    return path.is_file() or any(path.glob(MODEL_FILES[1]))
 
 
 def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
