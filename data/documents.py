@@ -33,7 +33,7 @@ DOCUMENT_PERSON = "document"
 Vocabulary = Annotated[int, Field(ge=300, le=2**20)]
 TEXT_ENDING, LINES_ENDING = ".txt", ".jsonl"
 TABLE_ENDINGS = (LINES_ENDING, ".csv", ".tsv", ".parquet")
-TABLES = ".jsonl, .csv, .tsv or .parquet"
+TABLE_FORMS = ".jsonl, .csv, .tsv or .parquet"
 TEXT_ENCODING = "utf-8-sig"
 """UTF-8, with or without the mark that some editors put before it."""
 
@@ -171,7 +171,7 @@ class Documents(CheckedFields):
         if path.is_file():
             if ending_of(path) == LINES_ENDING or (is_table_file(path) and ending_of(path) != TEXT_ENDING):
                 return [path]
-            raise ValueError(f"data.path={self.path}: expected a folder of .txt files, or {TABLES}; choose one")
+            raise ValueError(f"data.path={self.path}: expected a folder of .txt files, or {TABLE_FORMS}; choose one")
         if not path.is_dir():
             raise FileNotFoundError(
                 f"data.path={self.path}: expected a folder of .txt files, or a file, and there is none; correct it"
@@ -183,7 +183,7 @@ class Documents(CheckedFields):
         tables = [file for file in there if ending_of(file) in TABLE_ENDINGS]
         if len({ending_of(file) for file in tables}) != 1:
             raise ValueError(
-                f"data.path={self.path}: expected a folder of .txt files, or of one kind of {TABLES}, and it holds"
+                f"data.path={self.path}: expected a folder of .txt files, or of one kind of {TABLE_FORMS}, and it holds"
                 f" {'several' if tables else 'none'}; {'name one file' if tables else 'add them'}"
             )
         return tables

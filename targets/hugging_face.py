@@ -23,7 +23,7 @@ CODE_KEY, QUANTIZED_KEY = "auto_map", "quantization_config"
 LAYERS_KEYS, MAX_RELEASED_LAYERS = ("num_hidden_layers", "n_layer"), 1000
 PLACES_KEYS = ("max_position_embeddings", "n_positions")
 ACTIVATIONS_MODULE = "transformers.activations"
-ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
+TORCH_ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
     *(nn.ReLU, nn.SiLU, nn.GELU, partial(nn.GELU, approximate="tanh"), nn.Tanh, nn.Sigmoid),
 )
 """Activations of torch that models of the library are made of."""
@@ -238,7 +238,7 @@ def same_activation(layer: nn.Module) -> nn.Module | None:
     x = torch.linspace(-4, 4, 33, device="cpu")
     with torch.no_grad():
         wanted = layer(x)
-        return next((own for make in ACTIVATIONS if torch.allclose((own := make())(x), wanted, atol=1e-6)), None)
+        return next((own for make in TORCH_ACTIVATIONS if torch.allclose((own := make())(x), wanted, atol=1e-6)), None)
 
 
 def same_norm(layer: Any) -> nn.RMSNorm | None:

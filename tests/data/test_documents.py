@@ -143,8 +143,8 @@ def test_remedies_are_settings_that_documents_have(tmp_path):
 @pytest.mark.parametrize(
     ("author", "message"),
     [
-        ("NaN", "expected a value in each row; remove or fill 1 rows"),
-        ('["a"]', "expected a name in each document, and "),
+        (float("nan"), "expected a value in each row; remove or fill 1 rows"),
+        (["a"], "expected a name in each document, and "),
     ],
 )
 def test_authors_that_are_no_names_are_refused(tmp_path, author, message):
