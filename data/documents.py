@@ -32,6 +32,8 @@ DOCUMENT_PERSON = "document"
 """Value of `person` that makes a document what is protected, with all the pieces it is cut into."""
 Vocabulary = Annotated[int, Field(ge=300, le=2**20)]
 TEXT_ENDING, LINES_ENDING = ".txt", ".jsonl"
+TABLE_ENDINGS = (LINES_ENDING, ".csv", ".tsv", ".parquet")
+TABLE_FORMS = ".jsonl, .csv, .tsv or .parquet"
 TEXT_ENCODING = "utf-8-sig"
 """UTF-8, with or without the mark that some editors put before it."""
 
@@ -41,7 +43,8 @@ class Documents(CheckedFields):
     """Documents in a folder of `.txt` files, or in a file of `.jsonl`, `.csv`, `.tsv` or `.parquet`.
 
     Args:
-        path: of the folder or file; a file may be packed (.gz, .bz2, .xz, or .zip with one file).
+        path: of the folder or file; a file may be packed (.gz, .bz2, .xz, or .zip with one file). A folder without
+            `.txt` may hold such files of one kind, which are read one after the other by their names.
         field: the column or key that holds the text; a folder has none.
         person: the column or key that names the author of a document, by whom records are then dealt out and, with
             `records_per_person`, protected. `document`: whole documents are read, each cut into pieces of `length`
@@ -144,30 +147,46 @@ class Documents(CheckedFields):
 
     def _documents(self) -> tuple[list[str], list[Any] | None]:
         """All texts, and the person of each if there is a column that names it."""
-        path, column = place("data.path", self.path), None if self.person == DOCUMENT_PERSON else self.person
-        if path.is_dir():
+        files, column = self._files(), None if self.person == DOCUMENT_PERSON else self.person
+        if ending_of(files[0]) == TEXT_ENDING:
             if column is not None:
                 raise ValueError(
-                    f"data.person={column}: expected null or document for a folder, which names no authors; give a"
-                    f" {LINES_ENDING} file"
+                    f"data.person={column}: expected null or document for a folder of {TEXT_ENDING} files, which name"
+                    f" no authors; give a {LINES_ENDING} file"
                 )
-            return self._of_folder(path), None
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"data.path={self.path}: expected a folder of .txt files, or a file, and there is none; correct it"
-            )
+            return [self._text_of(file) for file in files], None
         columns = [self.field] if column is None else [self.field, column]
-        cells = self._of_lines(path, columns) if ending_of(path) == LINES_ENDING else self._of_table(path, columns)
+        cells: dict[str, list[str]] = {name: [] for name in columns}
+        for file in files:
+            own = self._of_lines(file, columns) if ending_of(file) == LINES_ENDING else self._of_table(file, columns)
+            for name, values in own.items():
+                cells[name] += values
         if column is not None and (absent := sum(not person for person in cells[column])):
             raise ValueError(f"data.person={column}: expected a value in each row; remove or fill {absent:,} rows")
         return cells[self.field], None if column is None else cells[column]
 
-    def _of_folder(self, folder: Path) -> list[str]:
-        texts = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() == TEXT_ENDING and file.is_file()]
-        files = [file for file in texts if not file.name.startswith(".")]  # those are notes of editors and systems
-        if not files:
-            raise ValueError(f"data.path={self.path}: expected a folder of .txt files, and it holds none; add them")
-        return [self._text_of(file) for file in files]
+    def _files(self) -> list[Path]:
+        """The file at `path`, or all texts of a folder, or else its tables, which are parts of one."""
+        path = place("data.path", self.path)
+        if path.is_file():
+            if ending_of(path) == LINES_ENDING or (is_table_file(path) and ending_of(path) != TEXT_ENDING):
+                return [path]
+            raise ValueError(f"data.path={self.path}: expected a folder of .txt files, or {TABLE_FORMS}; choose one")
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"data.path={self.path}: expected a folder of .txt files, or a file, and there is none; correct it"
+            )
+        hidden = [file for file in path.rglob(".*") if file != path]  # notes of editors and systems
+        there = [file for file in sorted(path.rglob("*")) if file.is_file() and not {file, *file.parents} & {*hidden}]
+        if texts := [file for file in there if ending_of(file) == TEXT_ENDING and file.suffix.lower() == TEXT_ENDING]:
+            return texts
+        tables = [file for file in there if ending_of(file) in TABLE_ENDINGS]
+        if len({ending_of(file) for file in tables}) != 1:
+            raise ValueError(
+                f"data.path={self.path}: expected a folder of .txt files, or of one kind of {TABLE_FORMS}, and it holds"
+                f" {'several' if tables else 'none'}; {'name one file' if tables else 'add them'}"
+            )
+        return tables
 
     def _text_of(self, file: Path) -> str:
         try:
@@ -183,13 +202,13 @@ class Documents(CheckedFields):
         for number, row in self._rows(path):
             self._check_columns(columns, row)
             for column, values in cells.items():
-                value = row[column]
-                if isinstance(value, list | dict) or (column == self.field and not isinstance(value, str | None)):
+                value, key = row[column], "field" if column == self.field else "person"
+                if isinstance(value, list | dict) or (key == "field" and not isinstance(value, str | None)):
                     raise ValueError(
-                        f"data.field={column}: expected a text in each document, and line {number} holds a"
-                        f" {type(value).__name__}; correct it"
+                        f"data.{key}={column}: expected a {'text' if key == 'field' else 'name'} in each document, and"
+                        f" line {number} holds a {type(value).__name__}; correct it"
                     )
-                values.append("" if value is None else str(value))
+                values.append("" if value is None or value != value else str(value))  # NaN, as pandas has it
         if not cells[self.field]:
             raise ValueError(f"data.path={self.path}: expected documents, and it holds none; add some")
         return cells
@@ -216,12 +235,8 @@ class Documents(CheckedFields):
         return row
 
     def _of_table(self, path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
-        if not is_table_file(path) or ending_of(path) == ".txt":
-            raise ValueError(
-                f"data.path={self.path}: expected a folder of .txt files, or .jsonl, .csv, .tsv or .parquet; choose one"
-            )
         try:
-            frame = read_table("path", self.path)  # of which `data` has no settings that could be remedies
+            frame = read_table("path", path)  # of which `data` has no settings that could be remedies
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"data.{error}") from None
         self._check_columns(columns, list(frame))

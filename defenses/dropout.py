@@ -57,7 +57,7 @@ class Dropout(Defense):
         if not places:
             raise ValueError(
                 f"defense.rate={self.rate}: expected a network with activation layers, whose outputs are dropped;"
-                " choose network=mlp or cnn, or another defense"
+                " choose network=mlp, cnn or gpt, or another defense"
             )
         for number, (name, layer) in enumerate(places):
             network.set_submodule(name, DroppedOut(layer, self.rate, number))

@@ -72,9 +72,20 @@ def check_tokens(network: Mapping[str, Any], preprocessing: Any) -> None:
             )
 
 
-def has_base(network: Mapping[str, Any]) -> bool:
-    """True if training begins with public weights, by the settings of a network."""
+def reads_places(network: Mapping[str, Any]) -> bool:
+    """True if the settings of a network name a file or folder that it is read from."""
     return network.get(BASE_KEY) is not None or network.get(PATH_KEY) is not None
+
+
+def has_base(network: Mapping[str, Any]) -> bool:
+    """True if training begins with public weights, by the settings of a network.
+
+    A folder of Hugging Face's form may hold none: they are then drawn by a run's secret, and are nobody's base.
+    """
+    if (folder := network.get(PATH_KEY)) is None or network.get(BASE_KEY) is not None:
+        return network.get(BASE_KEY) is not None
+    path = place(f"network.{PATH_KEY}", folder)
+    return path.is_file() or any(path.glob(MODEL_FILES[1]))
 
 
 def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +93,9 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         network: the settings, without `lora` where no rank is set.
+
+    Raises:
+        ValueError: if there is no such file or folder.
     """
     settings = {name: value for name, value in network.items() if name not in ("lora", BASE_KEY, PATH_KEY)}
     if (rank := (network.get("lora") or {}).get("rank")) is not None:
@@ -90,6 +104,11 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
         settings[BASE_KEY] = content_digest(base_weights(base))
     if (folder := network.get(PATH_KEY)) is not None:
         path = place(f"network.{PATH_KEY}", folder)
+        if not path.exists():  # said here, as asking a library for it takes seconds
+            raise ValueError(
+                f"network.{PATH_KEY}={folder}: expected a file or folder of this machine, since nothing is downloaded;"
+                " save the model there first"
+            )
         files = [path] if path.is_file() else sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
         settings[PATH_KEY] = [content_digest(file) for file in files]
     return settings

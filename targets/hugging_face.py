@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from palisade.data.settings import place
+from palisade.data.settings import MAX_REASON_CHARACTERS, place
 from palisade.targets.base_model import RELEASED_TYPES
 from palisade.targets.transformer import positions_of
 
@@ -20,6 +22,11 @@ CODE_KEY, QUANTIZED_KEY = "auto_map", "quantization_config"
 """Keys of a configuration that name code in the folder, which is never run, and weights that are none by themselves."""
 LAYERS_KEYS, MAX_RELEASED_LAYERS = ("num_hidden_layers", "n_layer"), 1000
 PLACES_KEYS = ("max_position_embeddings", "n_positions")
+ACTIVATIONS_MODULE = "transformers.activations"
+TORCH_ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
+    *(nn.ReLU, nn.SiLU, nn.GELU, partial(nn.GELU, approximate="tanh"), nn.Tanh, nn.Sigmoid),
+)
+"""Activations of torch that models of the library are made of."""
 PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -28,7 +35,8 @@ class HuggingFaceModel(nn.Module):
 
     No network is asked, no code of the folder is run, and weights are read from safetensors alone; without any, they
     are drawn anew. Layers are changed in form alone, where DP-SGD has a rule for the other form: GPT-2's transposed
-    dense layers become plain ones, and RMS norms those of torch. A head may share the weight of the embeddings.
+    dense layers become plain ones, RMS norms and activations those of torch. A head may share the
+    weight of the embeddings.
 
     Args:
         shape: (length,) of one document.
@@ -49,23 +57,23 @@ class HuggingFaceModel(nn.Module):
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        folder = None if path is None else checked_folder(path)
+        if len(shape) != 1:
+            raise ValueError("network=hf: expected documents, for a language model; use data=documents or ag_news")
+        name, folder = f"network.path={path}", None if path is None else checked_folder(path)
         content = configuration_of(folder) if configuration is None and folder is not None else configuration or {}
-        name = f"network.path={path}"
+        if folder is None:
+            check_released(configuration)
         check_configuration(name, content)
-        layers = next((content[key] for key in LAYERS_KEYS if key in content), 0)
-        if path is None and not (content.get("model_type") in RELEASED_TYPES and layers <= MAX_RELEASED_LAYERS):
-            raise ValueError(
-                f"network.configuration: expected a model of {', '.join(RELEASED_TYPES)} with at most"
-                f" {MAX_RELEASED_LAYERS} layers; give network.path=<folder>"
-            )
         transformers = library()
-        if content.get("model_type") not in transformers.CONFIG_MAPPING:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        if content.get("model_type") not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise ValueError(
-                f"{name}: expected a model_type that transformers {transformers.__version__} knows, not"
-                f" {content.get('model_type')}; choose another model"
+                f"{name}: expected a model_type of language models that transformers {transformers.__version__} knows,"
+                f" not {content.get('model_type')}; choose another model"
             )
-        config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(dict(content))
+        with _in_one_line(name):
+            config = transformers.CONFIG_MAPPING[content["model_type"]].from_dict(dict(content))
         if config.vocab_size != classes:
             raise ValueError(
                 f"{name}: expected a model of {classes} tokens, as the data have, not of {config.vocab_size}; set"
@@ -79,17 +87,19 @@ class HuggingFaceModel(nn.Module):
         config.use_cache, config._attn_implementation = False, "eager"
         make = transformers.AutoModelForCausalLM
         if folder is not None and any(folder.glob(WEIGHTS_PATTERN)):
-            model, loading = make.from_pretrained(
-                folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-                dtype=torch.float32, output_loading_info=True,
-            )  # fmt: skip
+            with _in_one_line(name):
+                model, loading = make.from_pretrained(
+                    folder, config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                    dtype=torch.float32, output_loading_info=True,
+                )  # fmt: skip
             if missing := sorted(loading["missing_keys"]):
                 raise ValueError(
                     f"{name}: expected all weights of the model, and {missing[0]} is in no file; save the model there"
                     " anew"
                 )
         else:
-            model = make.from_config(config, trust_remote_code=False).float()
+            with _in_one_line(name):
+                model = make.from_config(config, trust_remote_code=False).float()
         self.model = plain(model).train()
 
     def forward(self, tokens: Real[Tensor, "batch positions"]) -> Float[Tensor, "batch positions V"]:
@@ -100,6 +110,20 @@ class HuggingFaceModel(nn.Module):
         answer = self.model(input_ids=tokens, position_ids=positions_of(tokens), use_cache=False)
         logits: Tensor = answer.logits
         return logits
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    """Turns whatever the library raises about a folder into one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
+        raise ValueError(
+            f"{name}: expected a model that transformers can read ({reason}); save the model there anew"
+        ) from None
 
 
 def checked_folder(path: Any) -> Path:
@@ -124,6 +148,18 @@ def checked_folder(path: Any) -> Path:
     return folder
 
 
+def check_released(content: Mapping[str, Any] | None) -> None:
+    """Raises ValueError unless a card's configuration is of a model that a release may hold."""
+    if content is None:
+        raise ValueError("network.path: expected a local folder with the model; give network.path=<folder>")
+    layers = next((content[key] for key in LAYERS_KEYS if key in content), 0)
+    if not (content.get("model_type") in RELEASED_TYPES and layers <= MAX_RELEASED_LAYERS):
+        raise ValueError(
+            f"network.configuration: expected a model of {', '.join(RELEASED_TYPES)} with at most"
+            f" {MAX_RELEASED_LAYERS} layers; give network.path=<folder>"
+        )
+
+
 def configuration_of(folder: Path) -> Mapping[str, Any]:
     """Content of `config.json` in a folder.
 
@@ -134,6 +170,8 @@ def configuration_of(folder: Path) -> Mapping[str, Any]:
         content: Mapping[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"network.path={folder}: expected JSON in {CONFIG_FILE} ({error}); get it anew") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"network.path={folder}: expected an object {{…}} in {CONFIG_FILE}; get it anew")
     return content
 
 
@@ -176,7 +214,8 @@ def library() -> Any:
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The model with plain dense layers in the place of transposed ones, and torch's norms where these are the same."""
+    """The model with plain dense layers in the place of transposed ones, and torch's norms and activations where these
+    are the same."""
     from transformers.pytorch_utils import Conv1D
 
     for name, layer in list(model.named_modules()):
@@ -189,7 +228,17 @@ def plain(model: nn.Module) -> nn.Module:
             model.set_submodule(name, dense)
         elif type(layer).__name__.endswith("RMSNorm") and (norm := same_norm(layer)) is not None:
             model.set_submodule(name, norm)
+        elif type(layer).__module__ == ACTIVATIONS_MODULE and (activation := same_activation(layer)) is not None:
+            model.set_submodule(name, activation)
     return model
+
+
+def same_activation(layer: nn.Module) -> nn.Module | None:
+    """The activation of torch that computes the same, which `defense=dropout` knows; None if there is none."""
+    x = torch.linspace(-4, 4, 33, device="cpu")
+    with torch.no_grad():
+        wanted = layer(x)
+        return next((own for make in TORCH_ACTIVATIONS if torch.allclose((own := make())(x), wanted, atol=1e-6)), None)
 
 
 def same_norm(layer: Any) -> nn.RMSNorm | None:

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from palisade.data.dataset import Dataset
 from palisade.data.settings import MAX_REASON_CHARACTERS, instantiated, validated
-from palisade.targets.base_model import BASE_KEY, base_weights
+from palisade.targets.base_model import BASE_KEY, PATH_KEY, base_weights
 from palisade.targets.low_rank import LowRankSettings, adapt
+
+CAUSAL_TOLERANCE = 1e-4
+"""How far answers may move by rounding, as a share of the largest one."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class NetworkMaker:
         """Has a network, thrown away afterwards, answer two records.
 
         Raises:
-            ValueError: if there is no answer, or not one float for each record, class and, in documents, position.
+            ValueError: if there is no answer, or not one float for each record, class and, in documents, position; or a
+                position of documents sees those behind it.
         """
         records = torch.from_numpy(np.ascontiguousarray(dataset.x[:2]))
         wanted = (2, *dataset.y.shape[1:], len(dataset.classes))
@@ -66,8 +71,11 @@ class NetworkMaker:
             network = self(shape=dataset.shape, classes=len(dataset.classes)).eval()
             with self._errors_in_one_line(rule):
                 answer = network(records)
-        if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.shape != wanted:
-            raise ValueError(f"{self._name}: {rule}, and it returned {_shape(answer)}; correct its forward")
+            if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.shape != wanted:
+                raise ValueError(f"{self._name}: {rule}, and it returned {_shape(answer)}; correct its forward")
+            if dataset.positional:
+                path = self.settings.get(PATH_KEY)
+                check_causal(self._name if path is None else f"network.{PATH_KEY}={path}", network, records)
 
     @property
     def _name(self) -> str:
@@ -83,6 +91,27 @@ class NetworkMaker:
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
             raise ValueError(f"{self._name}: {rule}, and it raised {reason}; correct its forward")  # noqa: B904
+
+
+def check_causal(name: str, network: nn.Module, x: Int64[Tensor, "documents T"]) -> None:
+    """Raises ValueError if what a network answers at a position depends on those behind it.
+
+    Such a network reads the token that it is to foretell: it would seem all-knowing, of every document alike.
+
+    Args:
+        name: the setting that names it, for errors.
+        network: in evaluation mode.
+        x: inputs of documents, at each position the token before.
+    """
+    half = x.shape[1] // 2
+    with torch.no_grad():
+        answer, other = network(x), network(torch.cat([x[:, :half], 1 - x[:, half:].clamp(max=1)], dim=1))
+    before = slice(0, half)
+    if half and (answer - other)[:, before].abs().max() > CAUSAL_TOLERANCE * answer.abs().max():
+        raise ValueError(
+            f"{name}: expected a network of which no position sees those behind it, since they hold what it is to"
+            " foretell; choose a causal language model, such as network=gpt"
+        )
 
 
 def _shape(answer: object) -> str:

@@ -24,7 +24,7 @@ from palisade.data.sequences import Sequences
 from palisade.data.split import Membership
 from palisade.data.subwords import BYTES_TOKENS, PAIRS_TOKENS, TOKENS_FILE
 from palisade.targets import RESULTS_VERSION
-from palisade.targets.base_model import content_of, has_base, in_full
+from palisade.targets.base_model import content_of, in_full, reads_places
 from palisade.targets.checkpoints import checkpoint_epochs_of, discard_partly_written, weights_path
 from palisade.targets.config import DEFAULT_GUESSED_SHARE
 from palisade.targets.digests import removed_weights
@@ -343,7 +343,7 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     """Eight hexadecimal digits over everything that decides what the models learn."""
     settings = {key: config[key] for key in decisive(config)}
-    if has_base(config["network"]):
+    if reads_places(config["network"]):
         settings["network"] = content_of(config["network"])
     left_out = (*PLACE_KEYS, TOKENS_KEY, *READING_KEYS)
     settings["data"] = {key: value for key, value in config["data"].items() if key not in left_out}

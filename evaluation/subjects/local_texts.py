@@ -166,14 +166,18 @@ def _of_run(folder: Path) -> tuple[Any, Answers]:
 
 
 def _of_hugging_face(folder: Path) -> tuple[Any, Answers]:
+    import torch
+
     from palisade.data.subwords import tokens_of
     from palisade.targets.device import chosen
     from palisade.targets.fleet import Fleet
     from palisade.targets.hugging_face import WEIGHTS_PATTERN, HuggingFaceModel, configuration_of, longest
+    from palisade.targets.network_maker import check_causal
 
     if not any(folder.glob(WEIGHTS_PATTERN)):
         raise ValueError(f"{folder}: expected weights as safetensors, and there are none; save the model there anew")
     length = min(MAX_WINDOW, longest(configuration_of(folder)) or MAX_WINDOW)
     tokens = tokens_of(str(folder), length=length, new_tokens=0)
-    network = HuggingFaceModel(shape=(length,), classes=tokens.vocabulary, path=str(folder))
+    network = HuggingFaceModel(shape=(length,), classes=tokens.vocabulary, path=str(folder)).eval()
+    check_causal(str(folder), network, torch.arange(8)[None] % tokens.vocabulary)
     return tokens, Fleet(network, [network.state_dict()], device=chosen()).answers

@@ -77,6 +77,20 @@ def test_pieces_of_a_document_share_its_fate(tmp_path):
     assert records.persons.tolist() == [0, 0, 0, 1, 2] and source.read_origins().person(4) == "3"
 
 
+def test_a_folder_of_tables_is_one_table_in_parts(tmp_path):
+    for number, text in enumerate(("one", "two", "three")):
+        line = json.dumps({"text": text, "author": f"author {number % 2}"})
+        (tmp_path / f"part-{number}.jsonl").write_text(line)
+    (tmp_path / "README.md").write_text("three parts")
+    records = Documents(path=tmp_path, person="author").load()
+    assert records.rows.tolist() == ["one", "two", "three"] and records.persons.tolist() == [0, 1, 0]
+    (tmp_path / "more.csv").write_text("text,author\nfour,b\n")
+    with pytest.raises(
+        ValueError, match=r"^data.path=.*: expected a folder of .txt files, or of one kind of .*several"
+    ):
+        Documents(path=tmp_path).load()
+
+
 @given(text=st.text(min_size=1, max_size=40), length=st.integers(4, 9))
 def test_documents_are_cut_between_letters(text, length):
     cut = pieces(text, ByteTokens(length=length))
@@ -87,8 +101,9 @@ def test_documents_are_cut_between_letters(text, length):
 def test_what_editors_and_systems_leave_in_a_folder_is_no_text(tmp_path):
     (tmp_path / "one.TXT").write_bytes(b"\xef\xbb\xbfone\r\n")  # a mark of UTF-8, and lines as Windows ends them
     (tmp_path / "._one.txt").write_bytes(b"\x00\xff")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "two.txt").write_text("two")
+    for name in ("more", ".checkpoints"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "two.txt").write_text("two")
     assert sorted(Documents(path=tmp_path).load().rows) == ["one\n", "two"]
 
 
@@ -123,6 +138,20 @@ def test_remedies_are_settings_that_documents_have(tmp_path):
     (tmp_path / "own.txt").write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"^data.path=.*: expected UTF-8, and own.txt is none at byte 0; convert it "):
         Documents(path=tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("author", "message"),
+    [
+        (float("nan"), "expected a value in each row; remove or fill 1 rows"),
+        (["a"], "expected a name in each document, and "),
+    ],
+)
+def test_authors_that_are_no_names_are_refused(tmp_path, author, message):
+    lines = ({"text": "a", "author": "a"}, {"text": "b", "author": author})
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match=rf"^data.person=author: {message}"):
+        Documents(path=tmp_path / "own.jsonl", person="author").load()
 
 
 @pytest.mark.parametrize("second", [[], ["b"], "b", ["b", 5], None])
@@ -186,7 +215,7 @@ def test_pairs_of_bytes_come_from_reference_records_and_the_statement_says_so(tm
         ("text\na\n", {"length": 0}, r"^length=0: expected an integer >= 1 and <= 65536; "),
         ("text\na\n", {"tokens": "words"}, r"^data.tokens=words: expected bytes, bpe, or a folder with tokenizer.json"),
         ("text\na\n", {"path": "nowhere"}, r"^data.path=nowhere: expected a folder of .txt files, or a file, "),
-        ("text\na\n", {"path": "/dev"}, r"^data.path=/dev: expected a folder of .txt files, and it holds none; "),
+        ("text\na\n", {"path": "/dev"}, r"^data.path=/dev: expected a folder of .txt files, .* it holds none; "),
     ],
 )
 def test_refusals_name_value_rule_and_remedy(tmp_path, content, settings, message):

@@ -19,10 +19,12 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.sequences import inputs_of
 from palisade.data.split import Membership
+from palisade.defenses.dropout import Dropout, DroppedOut
 from palisade.targets import fleet as fleet_module
-from palisade.targets.base_model import content_of
+from palisade.targets.base_model import content_of, has_base, reads_places
 from palisade.targets.fleet import Fleet
 from palisade.targets.hugging_face import HuggingFaceModel
+from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.release import Release
 from palisade.targets.shipping import ship
 from palisade.targets.training import check_moved, make_fitter
@@ -117,6 +119,46 @@ def test_weights_that_would_not_be_those_of_the_model_are_refused(tmp_path):
     refuse(tmp_path, "expected plain weights ")
     (tmp_path / "config.json").write_text("{")
     refuse(tmp_path, "expected JSON in config.json ")
+    (tmp_path / "config.json").write_text("[]")
+    refuse(tmp_path, r"expected an object \{…\} in config.json; ")
+    (tmp_path / "config.json").write_text(json.dumps(content | {"model_type": "t5"}))
+    refuse(tmp_path, "expected a model_type of language models that transformers .* knows, not t5; ")
+    (tmp_path / "config.json").write_text(json.dumps(content | {"n_head": 3}))
+    refuse(tmp_path, r"expected a model that transformers can read \(ValueError: .*; save the model there anew$")
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    refuse(tmp_path, r"expected a model that transformers can read \(SafetensorError: ")
+
+
+def test_a_model_that_reads_what_it_is_to_foretell_is_refused(compose, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    transformers.BertConfig(vocab_size=BYTE_TOKENS, **sizes).save_pretrained(tmp_path / "bert")
+    MODEL_CONFIGURATIONS["gpt2"]().save_pretrained(tmp_path / "gpt2")
+    (tmp_path / "own.jsonl").write_text("\n".join(json.dumps({"text": f"document {number}"}) for number in range(40)))
+    dataset = from_config(
+        compose("data=documents", f"data.path={tmp_path}/own.jsonl", f"data.length={TEXT_LENGTH}", "split.pool=20")
+    )
+    target = {"_target_": "palisade.targets.hugging_face.HuggingFaceModel"}
+    NetworkMaker({**target, "path": f"{tmp_path}/gpt2"}).try_out(dataset)
+    with pytest.raises(ValueError, match=r"^network.path=.*bert: expected a network of which no position sees those "):
+        NetworkMaker({**target, "path": f"{tmp_path}/bert"}).try_out(dataset)
+
+
+def test_weights_that_a_secret_draws_are_no_public_base(folder):
+    assert has_base({"path": str(folder)})
+    (folder / "model.safetensors").unlink()
+    assert not has_base({"path": str(folder)}) and reads_places({"path": str(folder)})
+
+
+def test_activations_are_those_that_dropout_knows(folder):
+    network = HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
+    dropped = Dropout(rate=0.5).network(network).modules()
+    assert sum(isinstance(layer, DroppedOut) for layer in dropped) == 1
+
+
+def test_pictures_are_no_documents(tmp_path):
+    with pytest.raises(ValueError, match=r"^network=hf: expected documents, "):
+        HuggingFaceModel(shape=(1, 8, 8), classes=BYTE_TOKENS, path=str(tmp_path))
 
 
 def test_a_folder_stays_as_it_is_and_decides_by_its_content(folder, tmp_path):
@@ -220,3 +262,16 @@ def test_no_network_is_asked(folder, monkeypatch):
     HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path=str(folder))
     with pytest.raises(ValueError, match=r"^network.path="):
         HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path="gpt2")
+
+
+def test_names_of_a_hub_are_refused_before_torch_is_imported():
+    code = (
+        "import sys\n"
+        "from palisade.targets.base_model import content_of\n"
+        "try:\n"
+        "    content_of({'path': 'meta-llama/Llama-3.2-1B'})\n"
+        "except ValueError as error:\n"
+        "    print('torch' in sys.modules, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("False network.path=meta-llama/Llama-3.2-1B: expected a file or folder of this mach")
