@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import orjson
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palisade.serving.bodies import RefusedError, parsed
 from palisade.serving.completions import completion, completion_request
 from palisade.serving.domain import Domain
+from palisade.serving.hosts import ELSEWHERE, is_from_elsewhere
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import Client, KeyRing
 from palisade.serving.limits import Charge, Store, StoreError, check_size
@@ -34,7 +37,7 @@ JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 SERVER_NAME, MODEL_VERSION = "palisade", "1"
 BINARY_HEADER = "inference-header-content-length"
 """Header of a body whose tensors stand behind its JSON, an extension of Open Inference v2."""
-UNREAD_STATUSES = (401, 403, 404, 405, 408, 413, 415, 503)
+UNREAD_STATUSES = (401, 403, 404, 405, 408, 413, 415, 421, 503)
 """Refusals that may leave a part of the body unread: the connection ends with them."""
 Handler = Callable[[Request], Awaitable[Response]]
 Action = Callable[[Request, Client], Awaitable[Response]]
@@ -161,8 +164,8 @@ class Service:
 
         return handle
 
-    def app(self) -> Starlette:
-        """The routes."""
+    def app(self) -> ASGIApp:
+        """The routes, for this machine alone while there are no keys."""
         release, name = self.served.release, self.served.name
         page, metadata = card_page(release.card), model_metadata(self.served)
         description = openapi(self.served)
@@ -188,7 +191,15 @@ class Service:
         ]  # fmt: skip
         app = Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})
         app.router.redirect_slashes = False  # it would send clients to whatever host they name
-        return app
+
+        async def entered(scope: Scope, receive: Receive, send: Send) -> None:
+            if self.keys.is_open and is_from_elsewhere(scope["method"], Headers(scope=scope)):
+                self.metrics.request(UNKNOWN_NAME, 421)
+                await _refusal(RefusedError(421, ELSEWHERE))(scope, receive, send)
+                return
+            await app(scope, receive, send)
+
+        return entered
 
 
 def _refusal(refused: RefusedError) -> Response:
