@@ -94,14 +94,14 @@ class Service:
         """`POST /v1/completions`: prompts go on, or get log-probabilities."""
         asked = completion_request(parsed(await self.inbox.body(request), self.served.rows.room), self.served)
         started = time.perf_counter()
-        different = await self._count(client, asked.digests(self.served))
+        different = await self._count(client, asked.pieces, asked.digests(self.served))
         choices = await self.queue.answers(asked)
         self.metrics.answer(client.name, len(asked.prompts), different, time.perf_counter() - started)
         return _json(completion(self.served.name, choices))
 
-    async def _count(self, client: Client, digests: Sequence[bytes]) -> int:
+    async def _count(self, client: Client, records: int, digests: Sequence[bytes]) -> int:
         """Counts records, known by their digests; returns how many different ones the client has asked about."""
-        charge = Charge(client, len(digests), list(dict.fromkeys(digests)))
+        charge = Charge(client, records, list(dict.fromkeys(digests)))
         check_size(charge)
         self.queue.check_room()
         try:
@@ -115,7 +115,7 @@ class Service:
         if self.domain is not None:
             self.domain.check(rows)
         encoded = self.served.encoded(rows)
-        different = await self._count(client, encoded.digests)
+        different = await self._count(client, len(encoded.digests), encoded.digests)
         self._watch(client, encoded)
         answers = await self.queue.answers(encoded.inputs)
         self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
@@ -174,6 +174,13 @@ class Service:
             wants_page = "text/html" in request.headers.get("accept", "")
             return HTMLResponse(page) if wants_page else _json(release.card)
 
+        async def ready(request: Request) -> Response:
+            try:
+                await self.store.check()
+            except StoreError:
+                return _json({"name": name, "ready": False}, 503)
+            return _json({"name": name, "ready": True})
+
         actions: dict[str, Action] = {COMPLETIONS_PATH: self.complete}
         if not self.served.is_language_model:
             tensors = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/{MODEL_VERSION}/infer")
@@ -182,11 +189,10 @@ class Service:
         routes = [
             *(Route(path, self._handler(action), methods=["POST"]) for path, action in actions.items()),
             Route("/card", card),
+            *(Route(path, ready) for path in ("/v2/health/ready", f"/v2/models/{name}/ready")),
             *(Route(path, _always(content)) for path, content in (
                 ("/v2", server), (f"/v2/models/{name}", metadata), ("/openapi.json", description),
-                ("/v2/health/live", {"live": True}), ("/v2/health/ready", {"ready": True}),
-                (f"/v2/models/{name}/ready", {"name": name, "ready": True}),
-                (f"/v1/models/{name}", {"name": name, "ready": True}),
+                ("/v2/health/live", {"live": True}), (f"/v1/models/{name}", {"name": name, "ready": True}),
             )),
         ]  # fmt: skip
         app = Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})

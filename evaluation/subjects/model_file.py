@@ -90,15 +90,17 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
 
 def _of_language_model(folder: str, release: Release) -> AuditedModel:
     """A release that is asked for the log-probabilities of the tokens of texts, in a column `text`."""
-    step = release.preprocessing
-    assert isinstance(step, Sequences)
 
     def ask(rows: Any) -> list[dict[str, Any]]:
-        texts, answers = rows["text"].tolist(), []
-        for text, law in zip(texts, release.token_laws(texts), strict=True):
-            own = np.maximum(law, LEAST_LOGPROB)[np.arange(len(law)), step.encode(text)[: len(law)]]
-            answers.append({"token_logprobs": own.tolist(), "token_greedy": (own >= law.max(axis=1)).tolist()})
-        return answers
+        return [answer(text) for text in rows["text"].tolist()]
+
+    def answer(text: str) -> dict[str, Any]:
+        answered: dict[str, Any] = {"token_logprobs": [], "token_greedy": []}
+        for tokens, law in release.token_laws(text):
+            own = np.maximum(law, LEAST_LOGPROB)[np.arange(len(law)), tokens]
+            answered["token_logprobs"] += own.tolist()
+            answered["token_greedy"] += (own >= law.max(axis=1)).tolist()
+        return answered
 
     return AuditedModel(
         name=f"release {folder}", answers="token_logprobs", ask=ask,

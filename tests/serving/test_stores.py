@@ -72,6 +72,15 @@ def test_a_day_ends_at_midnight() -> None:
     assert refused.value.status == 413, "no waiting would help"
 
 
+def test_a_clock_that_goes_back_over_midnight_frees_nothing() -> None:
+    counts, alice, midnight = Counts(), client(day=4), 20_000 * DAY_SECONDS
+    counts.take(charge(alice, *[b"a"] * 3), 0, midnight + 1)
+    with pytest.raises(RefusedError, match="4 records a day"):
+        counts.take(charge(alice, *[b"a"] * 2), 0, midnight - 1)
+    counts.take(charge(alice, b"a"), 0, midnight - 1)
+    counts.take(charge(alice, *[b"a"] * 4), 0, midnight + 1)
+
+
 def test_the_journal_survives_and_a_torn_line_does_not(tmp_path: Path) -> None:
     async def use(*requests: Charge) -> list[int]:
         store = MemoryStore(tmp_path)
@@ -139,18 +148,23 @@ def test_a_clock_that_goes_back_forgets_no_day(tmp_path: Path, monkeypatch: pyte
 
     alice = client(day=4)
     asyncio.run(use(3 * DAY_SECONDS, charge(alice, b"a")))
-    asyncio.run(use(2 * DAY_SECONDS, charge(alice, *[b"a"] * 4)))
+    asyncio.run(use(2 * DAY_SECONDS, charge(alice, *[b"a"] * 3)))
     with pytest.raises(RefusedError, match="4 records a day"):
         asyncio.run(use(2 * DAY_SECONDS + 1, charge(alice, b"a")))
 
 
-def test_a_clock_of_redis_that_goes_back_locks_nobody_out(redis_url: str) -> None:
+def test_a_clock_of_redis_that_goes_back_locks_nobody_out_and_frees_nothing(redis_url: str) -> None:
     async def use() -> None:
         store, alice = RedisStore(RedisSettings(url=redis_url), "m"), client(rate=20)
         store._redis.hset("palisade:m:{alice}:counts", "full_at", time.time() + 3600)
         with pytest.raises(RefusedError) as refused:
             await store.take(charge(alice, *[b"a"] * 20))
         assert refused.value.wait <= 1.01
+        tomorrow = int(time.time() // DAY_SECONDS) + 1
+        store._redis.hset("palisade:m:{alice}:counts", mapping={"full_at": 0, "day": tomorrow, "records": 4})
+        with pytest.raises(RefusedError, match="5 records a day"):
+            await store.take(charge(client(rate=None, day=5), b"a", b"a"))
+        await store.take(charge(client(rate=None, day=5), b"a"))
         await store.close()
 
     asyncio.run(use())
@@ -169,9 +183,12 @@ def test_a_full_disk_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         store = MemoryStore(tmp_path)
         (tmp_path / "full").symlink_to("/dev/full")
         store._file = os.open(tmp_path / "full", os.O_WRONLY)
+        await store.check()
         for _ in range(2):
             with pytest.raises(StoreError):
                 await store.take(charge(client(budget=5), b"a" * 16))
+        with pytest.raises(StoreError):
+            await store.check()
         await store.close()
 
     asyncio.run(use())
