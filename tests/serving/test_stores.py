@@ -18,6 +18,7 @@ from palisade.serving.keys import Client
 from palisade.serving.limits import DAY_SECONDS, Charge, Counts, StoreError, check_size
 from palisade.serving.memory_store import JOURNAL_NAME, MemoryStore
 from palisade.serving.redis_store import RedisStore, check_durable
+from palisade.serving.server import own_hash_key, shared_hash_key
 from palisade.serving.settings import Limits, RedisSettings
 
 
@@ -176,6 +177,21 @@ def test_one_server_alone_has_a_folder(tmp_path: Path) -> None:
         MemoryStore(tmp_path)
     asyncio.run(store.close())
     asyncio.run(MemoryStore(tmp_path).close())
+
+
+def test_records_of_another_release_in_the_folder_are_new(tmp_path: Path) -> None:
+    release, private = tmp_path / "released", tmp_path / "private"
+    release.mkdir()
+    (release / "card.json").write_text("{}")
+    (release / "model.safetensors").write_bytes(b"weights")
+    secret = shared_hash_key(private)
+    own = own_hash_key(secret, release)
+    (release / "card.html").write_text("a page")
+    assert secret == shared_hash_key(private) and own == own_hash_key(secret, release), "after a restart"
+    (release / "guard.safetensors").write_bytes(b"state")
+    guarded = own_hash_key(secret, release)
+    (release / "model.safetensors").write_bytes(b"Weights")
+    assert len({own, guarded, own_hash_key(secret, release), secret, own_hash_key(own, release)}) == 5
 
 
 def test_a_full_disk_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
