@@ -107,6 +107,18 @@ class Sequences(CheckedFields, ABC):
             row[: len(tokens)] = tokens
         return labels
 
+    def pieces(self, texts: Sequence[Sequence[int]]) -> Int64[np.ndarray, "pieces length"]:
+        """Labels, as `labels` has them, of texts of any length: a longer one is cut into pieces that are read at once.
+
+        Args:
+            texts: the tokens of each.
+        """
+        pieces = [own[start : start + self.length] for own in texts for start in range(0, len(own), self.length)]
+        labels = np.full((len(pieces), self.length), NO_TOKEN, dtype=np.int64)
+        for row, piece in zip(labels, pieces, strict=True):
+            row[: len(piece)] = piece
+        return labels
+
 
 def inputs_of(
     labels: Int64[np.ndarray, "*records length"], begin: int = BEGIN_TOKEN

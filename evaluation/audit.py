@@ -35,7 +35,7 @@ from palisade.evaluation.subjects.completions import Completions
 from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.local_texts import of_texts
 from palisade.evaluation.subjects.model_file import of_file, of_release
-from palisade.evaluation.subjects.raw_rows import aligned, with_raw_rows
+from palisade.evaluation.subjects.raw_rows import aligned, is_table, with_raw_rows
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, TOKEN_LOGPROBS, SavedRecords, enough, read
 from palisade.evaluation.subjects.shadow_fleet import ShadowFleet
 from palisade.evaluation.subjects.subject import ModelSubject
@@ -83,6 +83,10 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
         sides = aligned(sides)
     if model is not None and model.takes_tables and model.answers != TOKEN_LOGPROBS:
         model, sides = with_raw_rows(model, sides)
+    shadows = None
+    if (run := settings.get("shadows")) is not None:
+        shadows = ShadowFleet.named(run, model, has_tables=is_table(sides[questioned].rows))
+        model = None if model is None else shadows.asking(model)
     notes = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
     notes += notes_on_form(list(sides.values()) if model is None else [])
     answers = {key: answered(saved, model, protocol.grant) for key, saved in sides.items()}
@@ -97,7 +101,7 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
         population=answers.get("population"),
         model=model,
         shadow=(shadow[0], shadow[1]) if shadow else None,
-        shadows=None if settings.get("shadows") is None else ShadowFleet.named(settings["shadows"], model),
+        shadows=shadows,
     )
     counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
     if kind == "records":

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import orjson
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palisade.serving.bodies import RefusedError, parsed
 from palisade.serving.completions import completion, completion_request
 from palisade.serving.domain import Domain
+from palisade.serving.hosts import ELSEWHERE, is_from_elsewhere
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import Client, KeyRing
 from palisade.serving.limits import Charge, Store, StoreError, check_size
@@ -34,7 +37,7 @@ JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 SERVER_NAME, MODEL_VERSION = "palisade", "1"
 BINARY_HEADER = "inference-header-content-length"
 """Header of a body whose tensors stand behind its JSON, an extension of Open Inference v2."""
-UNREAD_STATUSES = (401, 403, 404, 405, 408, 413, 415, 503)
+UNREAD_STATUSES = (401, 403, 404, 405, 408, 413, 415, 421, 503)
 """Refusals that may leave a part of the body unread: the connection ends with them."""
 Handler = Callable[[Request], Awaitable[Response]]
 Action = Callable[[Request, Client], Awaitable[Response]]
@@ -91,14 +94,14 @@ class Service:
         """`POST /v1/completions`: prompts go on, or get log-probabilities."""
         asked = completion_request(parsed(await self.inbox.body(request), self.served.rows.room), self.served)
         started = time.perf_counter()
-        different = await self._count(client, asked.digests(self.served))
+        different = await self._count(client, asked.pieces, asked.digests(self.served))
         choices = await self.queue.answers(asked)
         self.metrics.answer(client.name, len(asked.prompts), different, time.perf_counter() - started)
         return _json(completion(self.served.name, choices))
 
-    async def _count(self, client: Client, digests: Sequence[bytes]) -> int:
+    async def _count(self, client: Client, records: int, digests: Sequence[bytes]) -> int:
         """Counts records, known by their digests; returns how many different ones the client has asked about."""
-        charge = Charge(client, len(digests), list(dict.fromkeys(digests)))
+        charge = Charge(client, records, list(dict.fromkeys(digests)))
         check_size(charge)
         self.queue.check_room()
         try:
@@ -112,7 +115,7 @@ class Service:
         if self.domain is not None:
             self.domain.check(rows)
         encoded = self.served.encoded(rows)
-        different = await self._count(client, encoded.digests)
+        different = await self._count(client, len(encoded.digests), encoded.digests)
         self._watch(client, encoded)
         answers = await self.queue.answers(encoded.inputs)
         self.metrics.answer(client.name, len(rows), different, time.perf_counter() - started)
@@ -161,8 +164,8 @@ class Service:
 
         return handle
 
-    def app(self) -> Starlette:
-        """The routes."""
+    def app(self) -> ASGIApp:
+        """The routes, for this machine alone while there are no keys."""
         release, name = self.served.release, self.served.name
         page, metadata = card_page(release.card), model_metadata(self.served)
         description = openapi(self.served)
@@ -170,6 +173,13 @@ class Service:
         async def card(request: Request) -> Response:
             wants_page = "text/html" in request.headers.get("accept", "")
             return HTMLResponse(page) if wants_page else _json(release.card)
+
+        async def ready(request: Request) -> Response:
+            try:
+                await self.store.check()
+            except StoreError:
+                return _json({"name": name, "ready": False}, 503)
+            return _json({"name": name, "ready": True})
 
         actions: dict[str, Action] = {COMPLETIONS_PATH: self.complete}
         if not self.served.is_language_model:
@@ -179,16 +189,23 @@ class Service:
         routes = [
             *(Route(path, self._handler(action), methods=["POST"]) for path, action in actions.items()),
             Route("/card", card),
+            *(Route(path, ready) for path in ("/v2/health/ready", f"/v2/models/{name}/ready")),
             *(Route(path, _always(content)) for path, content in (
                 ("/v2", server), (f"/v2/models/{name}", metadata), ("/openapi.json", description),
-                ("/v2/health/live", {"live": True}), ("/v2/health/ready", {"ready": True}),
-                (f"/v2/models/{name}/ready", {"name": name, "ready": True}),
-                (f"/v1/models/{name}", {"name": name, "ready": True}),
+                ("/v2/health/live", {"live": True}), (f"/v1/models/{name}", {"name": name, "ready": True}),
             )),
         ]  # fmt: skip
         app = Starlette(routes=routes, exception_handlers={404: _absent, 405: _absent})
         app.router.redirect_slashes = False  # it would send clients to whatever host they name
-        return app
+
+        async def entered(scope: Scope, receive: Receive, send: Send) -> None:
+            if self.keys.is_open and is_from_elsewhere(scope["method"], Headers(scope=scope)):
+                self.metrics.request(UNKNOWN_NAME, 421)
+                await _refusal(RefusedError(421, ELSEWHERE))(scope, receive, send)
+                return
+            await app(scope, receive, send)
+
+        return entered
 
 
 def _refusal(refused: RefusedError) -> Response:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from palisade.data.sequences import LEAST_LOGPROB, Sequences
 from palisade.serving.bodies import RefusedError
@@ -43,6 +42,7 @@ class CompletionRequest:
         seed: of the draws.
         echo: prompts stand before what follows.
         logprobs: likeliest tokens beside each of a prompt's own; None: no log-probabilities.
+        pieces: in which the prompts are read, at least one each.
     """
 
     prompts: list[str]
@@ -50,11 +50,12 @@ class CompletionRequest:
     seed: int
     echo: bool
     logprobs: int | None
+    pieces: int
 
     @property
     def weight(self) -> int:
         """Passes through the model, about."""
-        return len(self.prompts) * max(1, self.tokens)
+        return self.pieces * max(1, self.tokens)
 
     def digests(self, served: Served) -> list[bytes]:
         """A hash of each prompt; where it goes on, with what decides how: another seed has another answer."""
@@ -80,12 +81,18 @@ def completion_request(content: Mapping[str, Any], served: Served) -> Completion
         raise RefusedError(413, f"expected at most {TOKENS_AT_ONCE} tokens for all prompts; send fewer")
     step = served.release.preprocessing
     assert isinstance(step, Sequences)
-    if tokens and max(len(step.encode(text)) for text in prompts) + tokens > step.length:
+    lengths = [len(step.encode(text)) for text in prompts]
+    if tokens and max(lengths) + tokens > step.length:
         raise RefusedError(400, f"expected prompts that go on within {step.length} tokens; shorten them, or max_tokens")
     if not isinstance(echo := content.get("echo", False), bool):
         raise RefusedError(400, "echo: expected true or false; leave it out")
+    pieces = sum(max(1, -(-length // step.length)) for length in lengths)
+    if pieces > served.most:
+        raise RefusedError(
+            413, f"expected at most {served.most} times {step.length} tokens; send fewer or shorter texts"
+        )
     request = CompletionRequest(
-        prompts=prompts, tokens=tokens, seed=_whole(content, "seed", 0, MAX_SEED), echo=echo,
+        pieces=pieces, prompts=prompts, tokens=tokens, seed=_whole(content, "seed", 0, MAX_SEED), echo=echo,
         logprobs=None if content.get("logprobs") is None else _whole(content, "logprobs", 0, MAX_LOGPROBS),
     )  # fmt: skip
     _check_others(content, request)
@@ -144,32 +151,36 @@ class Writer:
         return await self._gathering.outcome(asked)
 
     def _choices(self, request: CompletionRequest) -> list[dict[str, Any]]:
-        logprobs: list[dict[str, Any] | None] = [None] * len(request.prompts)
-        if request.logprobs is not None:
-            laws = zip(request.prompts, self._release.token_laws(request.prompts), strict=True)
-            logprobs = [self._logprobs(prompt, law, request.logprobs) for prompt, law in laws]
         return [
-            {"index": index, "text": self._text(prompt, request), "logprobs": own, "finish_reason": "length"}
-            for index, (prompt, own) in enumerate(zip(request.prompts, logprobs, strict=True))
+            {
+                "index": index,
+                "text": self._text(prompt, request),
+                "logprobs": None if request.logprobs is None else self._logprobs(prompt, request.logprobs),
+                "finish_reason": "length",
+            }
+            for index, prompt in enumerate(request.prompts)
         ]
 
     def _text(self, prompt: str, request: CompletionRequest) -> str:
         follows = self._release.generate(prompt, request.tokens, request.seed) if request.tokens else ""
         return prompt + follows if request.echo else follows
 
-    def _logprobs(self, prompt: str, law: Float64[np.ndarray, "tokens vocabulary"], most: int) -> dict[str, Any]:
-        """Log-probabilities of a prompt's own tokens, as far as the model reads it, and the likeliest beside each."""
-        law, tokens = np.maximum(law, LEAST_LOGPROB), self._step.encode(prompt)[: len(law)]
-        own = law[np.arange(len(law)), tokens]
-        likeliest = np.argsort(-law, axis=1, kind="stable")[:, :most]
+    def _logprobs(self, prompt: str, most: int) -> dict[str, Any]:
+        """Log-probabilities of a prompt's own tokens, a long one read in pieces, and the likeliest beside each."""
+        words: list[str] = []
+        values: list[float] = []
+        likeliest: list[dict[str, float]] = []
+        for tokens, law in self._release.token_laws(prompt):
+            law = np.maximum(law, LEAST_LOGPROB)
+            words += [self._word(token) for token in tokens.tolist()]
+            values += law[np.arange(len(law)), tokens].tolist()
+            places = np.argsort(-law, axis=1, kind="stable")[:, :most].tolist()
+            likeliest += [
+                {self._word(token): float(row[token]) for token in own} for row, own in zip(law, places, strict=True)
+            ]
         return {
-            "tokens": [self._word(token) for token in tokens],
-            "token_logprobs": own.tolist(),
-            "top_logprobs": [
-                {self._word(token): float(row[token]) for token in places.tolist()}
-                for row, places in zip(law, likeliest, strict=True)
-            ] if most else None,
-            "text_offset": self._step.offsets(prompt)[: len(law)],
+            "tokens": words, "token_logprobs": values, "top_logprobs": likeliest if most else None,
+            "text_offset": self._step.offsets(prompt),
         }  # fmt: skip
 
     def _word(self, token: int) -> str:

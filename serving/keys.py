@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from palisade.targets.files import file_lock, write_json
 
 KEY_PREFIX, KEY_BYTES = "palisade_", 32
 NAME_PATTERN = re.compile(r"[\w.@-]{1,64}")
-KEYS_FILE_NAME = "keys.json"
+KEYS_FILE_NAME, CARD_NAME = "keys.json", "card.json"
 LOOPBACK_NAME = "loopback"
 """Name of the one client where there are no keys."""
 MAX_DAYS = 36_500
@@ -118,17 +118,16 @@ class KeyFile:
             days: until it expires; None: never.
             own: its limits, and whether its owner repeats records.
         """
-        if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-            raise ValueError(
-                f"key.name={as_written(name)}: expected 1 to 64 letters, digits and _ . @ -; name whose key it is"
-            )
+        check_name(name)
         key = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
         now = datetime.now(UTC)
         settings = {"name": name, "sha256": hashed(key), "created": _written(now), "expires": _after(now, days), **own}
+        entry = validated(KeyEntry, "key", settings)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._changed() as entries:
             if name in entries:
                 raise ValueError(f"key.name={name}: expected a new name, as counts go by it; choose another")
-            entries[name] = validated(KeyEntry, "key", settings)
+            entries[name] = entry
         return key
 
     def change(self, name: Any, **changes: Any) -> None:
@@ -137,16 +136,20 @@ class KeyFile:
         Raises:
             ValueError: if there is none of this name.
         """
+        self._check_there(name, self.read())  # where there is none no folder is left behind
         with self._changed() as entries:
-            if name not in entries:
-                near = nearest(str(name), entries)
-                raise ValueError(f"key.name={as_written(name)}: expected a key that is there; {near}")
+            self._check_there(name, entries)
             entries[name] = replace(entries[name], **changes)
+
+    @staticmethod
+    def _check_there(name: Any, entries: Mapping[str, KeyEntry]) -> None:
+        if name not in entries:
+            near = nearest(str(name), entries)
+            raise ValueError(f"key.name={as_written(name)}: expected a key that is there; {near}")
 
     @contextmanager
     def _changed(self) -> Iterator[dict[str, KeyEntry]]:
         """The keys, to be changed by one process at a time and written when the block ends well."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with file_lock(self.folder / "keys.lock", wait=True):
             entries = self.read()
             yield entries
@@ -163,7 +166,7 @@ class KeyRing:
     """
 
     def __init__(self, file: KeyFile, default: Limits, *, is_local: bool) -> None:
-        self._file, self._default, self._is_open = file, default, is_local
+        self._file, self._default, self.is_open = file, default, is_local
         self._by_hash: dict[str, KeyEntry] = {}
         self.reread()
 
@@ -177,7 +180,7 @@ class KeyRing:
             ValueError: if it is damaged; the keys stay what they were.
         """
         self._by_hash = {entry.sha256: entry for entry in self._file.read().values()}
-        self._is_open = self._is_open and not self._by_hash  # a file that is lost opens nothing
+        self.is_open = self.is_open and not self._by_hash  # a file that is lost opens nothing
 
     def client(self, authorization: str | None) -> Client:
         """The client behind a header `Authorization: Bearer <key>`.
@@ -185,7 +188,7 @@ class KeyRing:
         Raises:
             RefusedError: if the key is none, or not valid now.
         """
-        if self._is_open:
+        if self.is_open:
             return Client(LOOPBACK_NAME, self._default, repeats=False)
         kind, _, key = (authorization or "").partition(" ")
         entry = self._by_hash.get(hashed(key.strip())) if kind.lower() == "bearer" else None
@@ -231,6 +234,11 @@ def manage(settings: ServingSettings) -> str:
     file, wanted = KeyFile(settings.private_folder), dict(settings.key)
     name, days = wanted.pop("name"), wanted.pop("days")
     if settings.keys == "make":
+        check_name(name)
+        if not (settings.release_folder / CARD_NAME).is_file():  # a key for a folder that was mistyped opens nothing
+            raise ValueError(
+                f"release={settings.release} holds no {CARD_NAME}; give the folder that ship=<run> printed"
+            )
         return file.make(name, days, **wanted)
     if settings.keys == "list":
         lines = [f"{'name':20} {'state':10} {'expires':26} rate day budget repeats"]
@@ -245,6 +253,14 @@ def manage(settings: ServingSettings) -> str:
     )
     file.change(name, **changes)
     return f"{name}: {file.read()[name].state}; a running server rereads its keys on SIGHUP"
+
+
+def check_name(name: Any) -> None:
+    """Raises ValueError for what is no name of a key's owner."""
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+        raise ValueError(
+            f"key.name={as_written(name)}: expected 1 to 64 letters, digits and _ . @ -; name whose key it is"
+        )
 
 
 def hashed(key: str) -> str:

@@ -45,6 +45,9 @@ class Store(Protocol):
             StoreError: if the counts cannot be kept.
         """
 
+    async def check(self) -> None:
+        """Raises StoreError if counts cannot be kept now."""
+
     async def close(self) -> None:
         """Ends what was opened."""
 
@@ -91,7 +94,7 @@ class Counts:
             if (wait := full_at - now - limits.burst / limits.rate) > 0:
                 raise over_rate(limits.rate, wait)
         day = int(clock // DAY_SECONDS)
-        records = (self.records if day == self.day else 0) + charge.records
+        records = (self.records if day <= self.day else 0) + charge.records  # a clock that goes back frees nothing
         if limits.day is not None and records > limits.day:
             raise over_day(limits.day, (day + 1) * DAY_SECONDS - clock)
         self.full_at, self.day, self.records = full_at, day, records

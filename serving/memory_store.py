@@ -66,6 +66,11 @@ class MemoryStore:
             await self._journal.outcome(line)
         return len(counts.seen)
 
+    async def check(self) -> None:
+        """Raises StoreError if the disk has failed."""
+        if self._is_broken:
+            raise StoreError
+
     async def close(self) -> None:
         """Closes the journal, and lets another server have it."""
         self._journal.close()

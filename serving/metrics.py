@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+from palisade.serving.hosts import names_loopback
+from palisade.serving.settings import SECONDS_TO_SEND
 
 METRICS_HOST = "127.0.0.1"
 UNKNOWN_NAME = "unknown"
@@ -15,6 +23,17 @@ SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 def say(line: str) -> None:
     """Prints a line to the operator."""
     print(line, file=sys.stderr, flush=True)
+
+
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = SECONDS_TO_SEND
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Prints nothing."""
 
 
 class Metrics:
@@ -41,7 +60,16 @@ class Metrics:
 
     def listen(self, port: int) -> None:
         """Answers Prometheus on loopback, in a thread of its own."""
-        start_http_server(port, METRICS_HOST, self._registry)
+        pages = make_wsgi_app(self._registry)
+
+        def answer(request: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+            if not names_loopback(request.get("HTTP_HOST", "")):  # a web page whose name means 127.0.0.1
+                start("421 Misdirected Request", [("Content-Type", "text/plain")])
+                return [b"expected a request to localhost or 127.0.0.1\n"]
+            return pages(request, start)
+
+        server = make_server(METRICS_HOST, port, answer, _ThreadingServer, _QuietHandler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
 
     def request(self, client: str, status: int) -> None:
         """Counts a request."""

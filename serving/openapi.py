@@ -17,6 +17,7 @@ ERROR_MEANINGS = {
     "408": "the body came too slowly",
     "413": "more rows, or bytes, than may come at once",
     "415": "a packed body",
+    "421": "there are no keys, and the request names another machine, or comes from a page of another site",
     "422": "a value that its column cannot have",
     "429": "too many records for now; Retry-After says for how many seconds",
     "503": "the counts cannot be kept, or too much is waiting",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -40,7 +41,7 @@ if rate > 0 then
 end
 local day = math.floor(now / {DAY_SECONDS})
 local of_day = records
-if tonumber(redis.call('HGET', KEYS[2], 'day') or 0) == day then
+if day <= tonumber(redis.call('HGET', KEYS[2], 'day') or 0) then  -- a clock that goes back frees nothing
   of_day = of_day + tonumber(redis.call('HGET', KEYS[2], 'records') or 0)
 end
 if day_limit >= 0 and of_day > day_limit then return {{'day', tostring((day + 1) * {DAY_SECONDS} - now)}} end
@@ -86,6 +87,13 @@ class RedisStore:
         if kind == "day":
             raise over_day(limits.day or 0, number)
         return int(number)
+
+    async def check(self) -> None:
+        """Raises StoreError if Redis does not answer."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._redis.ping)
+        except redis.RedisError:
+            raise StoreError from None
 
     async def close(self) -> None:
         """Closes the connection."""

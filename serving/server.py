@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import multiprocessing
 import os
 import re
@@ -15,9 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from palisade.data.settings import import_object, validated
 from palisade.serving.app import Service
@@ -26,20 +24,21 @@ from palisade.serving.domain import Domain, DomainSettings, domain_of
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import KeyFile, KeyRing
 from palisade.serving.limits import Store
+from palisade.serving.listener import ListeningServer, bound
 from palisade.serving.memory_store import MemoryStore
-from palisade.serving.metrics import METRICS_HOST, Metrics, say
+from palisade.serving.metrics import Metrics, say
 from palisade.serving.monitor import Monitor, MonitorSettings
 from palisade.serving.redis_store import RedisStore, check_durable
 from palisade.serving.reference import reference_rows
 from palisade.serving.served import Queue, Served
-from palisade.serving.settings import SECONDS_TO_SEND_HEAD, ServingSettings
+from palisade.serving.settings import ServingSettings
 from palisade.serving.workers import hear_reloads, supervise
 from palisade.targets.card import read_card
-from palisade.targets.files import replacing
+from palisade.targets.files import file_lock, replacing
 from palisade.targets.release import Release
 
-CONNECTIONS_AT_ONCE = 1024
 HASH_KEY_BYTES = 32
+RELEASE_FILES = ("model.safetensors", "guard.safetensors", "card.json")
 CLASS_SETTING = "network._target_"
 MODEL_NAME_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -57,32 +56,33 @@ def serve(settings: ServingSettings) -> None:
             f"release={settings.release}: expected a folder named by 1 to 64 letters from a to z, digits and _ . -, as"
             " it is a part of addresses; rename it"
         )
-    check_address(settings)
     if not len(KeyFile(settings.private_folder).read()) and not settings.is_local:
         raise ValueError(
             f"host={settings.host}: expected an address of loopback, as there are no keys; make one with keys=make"
             " key.name=<owner>"
         )
+    listener = bound(settings)
     shared_hash_key(settings.private_folder)
     if settings.redis is not None and (note := check_durable(settings.redis)) is not None:
         say(note)
     if settings.workers == 1:
-        work(settings, 0, lambda: None)
+        work(settings, listener, 0, lambda: None)
     else:
         prepared(settings)  # what is wrong is said once, before any worker starts
-        supervise(partial(work, settings), settings.workers)
+        supervise(partial(work, settings, listener), settings.workers, listener)
 
 
-def work(settings: ServingSettings, number: int, ready: Callable[[], None]) -> None:
+def work(settings: ServingSettings, listener: socket.socket, number: int, ready: Callable[[], None]) -> None:
     """Serves in this process, one of several.
 
     Args:
         settings: of the server.
+        listener: at its address, of all processes.
         number: of the process, from 0.
         ready: called when the process listens.
     """
     torch.set_num_threads(settings.threads)
-    asyncio.run(_serve(settings, number, prepared(settings), ready))
+    asyncio.run(_serve(settings, listener, number, prepared(settings), ready))
 
 
 class Prepared(NamedTuple):
@@ -114,45 +114,39 @@ def served(settings: ServingSettings) -> Served:
     own = (settings.network or {}).get("_target_")
     network = import_object(own, setting=CLASS_SETTING) if own else None
     release = Release.load(settings.release_folder, network=network)
-    hash_key = shared_hash_key(settings.private_folder)
+    hash_key = own_hash_key(shared_hash_key(settings.private_folder), settings.release_folder)
     return Served(name=settings.name, release=release, hash_key=hash_key, most=settings.records)
 
 
+def own_hash_key(shared: bytes, folder: Path) -> bytes:
+    """The key by which a release hashes: another release in the same folder has other answers, so that its are new."""
+    own = hashlib.blake2b(key=shared, digest_size=HASH_KEY_BYTES)
+    for name in RELEASE_FILES:
+        if (path := folder / name).exists():
+            with path.open("rb") as file:
+                own.update(hashlib.file_digest(file, "sha256").digest())
+    return own.digest()
+
+
 def shared_hash_key(folder: Path) -> bytes:
-    """The key of record hashes, the same for all workers and after every restart; drawn once."""
+    """The secret behind all hashes, the same for all workers and after every restart; drawn once."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / "hash_key"
-    if not path.exists():
-        with replacing(path) as temporary:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(HASH_KEY_BYTES))
+    with file_lock(folder / "hash_key.lock", wait=True):  # another machine may begin at the same moment
+        if not path.exists():
+            with replacing(path) as temporary:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secrets.token_bytes(HASH_KEY_BYTES))
     key = path.read_bytes()
     if len(key) != HASH_KEY_BYTES:
         raise ValueError(f"{path} is damaged; restore it, or remove the folder {folder} with all counts")
     return key
 
 
-def check_address(settings: ServingSettings) -> None:
-    """Raises ValueError if somebody listens at an address; several of the system's listeners would share it."""
-    wanted = [("port", settings.host, settings.port)]
-    if (first := settings.metrics_port) is not None:
-        wanted += [("metrics_port", METRICS_HOST, first + number) for number in range(settings.workers)]
-    for place, (name, host, port) in enumerate(wanted):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                if port in [other for _, _, other in wanted[:place]]:
-                    raise OverflowError("wanted twice")
-                probe.bind((host, port))
-            except (OSError, OverflowError) as error:
-                raise ValueError(
-                    f"{name}={getattr(settings, name)}: expected {port} to be free at {host}"
-                    f" ({getattr(error, 'strerror', None) or error}); choose another"
-                ) from None
-
-
-async def _serve(settings: ServingSettings, number: int, own: Prepared, ready: Callable[[], None]) -> None:
+async def _serve(
+    settings: ServingSettings, listener: socket.socket, number: int, own: Prepared, ready: Callable[[], None]
+) -> None:
     folder, model = settings.private_folder, own.model
     keys = KeyRing(KeyFile(folder), settings.default_limits, is_local=settings.is_local)
     store: Store = MemoryStore(folder) if settings.redis is None else RedisStore(settings.redis, settings.name)
@@ -163,11 +157,7 @@ async def _serve(settings: ServingSettings, number: int, own: Prepared, ready: C
         served=model, queue=(Writer if model.is_language_model else Queue)(model.release), keys=keys, store=store,
         metrics=metrics, inbox=Inbox(settings.body), domain=own.domain, monitor=own.monitor,
     )  # fmt: skip
-    server = Server(
-        service.app(), settings.host, settings.port, interface=Interfaces.ASGINL, http=HTTPModes.http1,
-        websockets=False, backlog=CONNECTIONS_AT_ONCE, backpressure=CONNECTIONS_AT_ONCE, log_enabled=False,
-        http1_settings=HTTP1Settings(header_read_timeout=1000 * SECONDS_TO_SEND_HEAD),
-    )  # fmt: skip
+    server = ListeningServer(service.app(), listener)
     loop = asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(stop, server.stop)
@@ -176,7 +166,8 @@ async def _serve(settings: ServingSettings, number: int, own: Prepared, ready: C
     if (parent := multiprocessing.parent_process()) is not None:
         loop.add_reader(parent.sentinel, server.stop)  # no worker outlives it
     server.on_startup(ready)
-    say(f"serving {settings.name} at http://{settings.host}:{settings.port}")
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"serving {settings.name} at http://{host}:{settings.port}")
     try:
         await server.serve()
     finally:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field
 
 from palisade.data.settings import place, validated
-from palisade.fields import CheckedFields, Count, Positive, remedy
+from palisade.fields import CheckedFields, Count, Positive, as_written, remedy
+from palisade.serving.hosts import is_loopback
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 KeyCommand = Literal["make", "list", "revoke", "expire", "restore"]
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 PASSWORD_VARIABLE = "PALISADE_REDIS_PASSWORD"
+SETTINGS_OF_KEY_COMMANDS: Mapping[KeyCommand | None, Sequence[str]] = {
+    None: (), "list": (), "revoke": ("name",), "restore": ("name",), "expire": ("name", "days"),
+}  # fmt: skip
+"""Settings of `key` that are read, where these are not all."""
 SECONDS_TO_SEND = 8
 """Seconds in which a request must have arrived, head and body each."""
 SECONDS_TO_SEND_HEAD = 6
+SECONDS_TO_READ = 6
+"""Seconds in which a client must take up more of its answers, where the system can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +70,17 @@ class RedisSettings(CheckedFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if urlsplit(self.url).password is not None:
+        try:
+            address = urlsplit(self.url)
+            is_address = address.scheme in REDIS_SCHEMES and (address.port or 1) > 0
+        except ValueError:  # a port that is none, or brackets
+            address, is_address = urlsplit(""), False
+        if address.password is not None or "password" in parse_qs(address.query):
             raise ValueError(
                 f"url: expected no password in it; give it in the environment variable {PASSWORD_VARIABLE}"
             )
+        if not is_address:
+            raise ValueError("url: expected redis://host:port/number, rediss:// or unix://; correct the address")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +131,13 @@ class ServingSettings(CheckedFields):
         for name in ("release", "private"):
             place(name, getattr(self, name))
         validated(Limits, "limits", self.limits)
+        taken = SETTINGS_OF_KEY_COMMANDS.get(self.keys)
+        unread = [name for name, value in self.key.items() if value is not None and value is not False]
+        if taken is not None and (unread := [name for name in unread if name not in taken]):
+            setting = f"key.{unread[0]}={as_written(self.key[unread[0]])}"
+            if self.keys is None:
+                raise ValueError(f"{setting}: expected keys= beside it; add e.g. keys=make")
+            raise ValueError(f"{setting}: expected nothing such with keys={self.keys}; leave it out")
         store = self.redis
         if self.workers > 1 and store is None:
             rule = "expected 1 with store=memory, which they cannot share"
@@ -154,7 +175,4 @@ class ServingSettings(CheckedFields):
     @property
     def is_local(self) -> bool:
         """True if only processes of this machine can reach the server."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -25,19 +26,20 @@ Work = Callable[[int, Callable[[], None]], Any]
 """Work of one process, by its number; it calls its second argument when it serves. It can be pickled."""
 
 
-def supervise(work: Work, workers: int) -> None:
+def supervise(work: Work, workers: int, listener: socket.socket) -> None:
     """Keeps so many processes at work until SIGTERM or Ctrl-C; SIGHUP goes on to each of them.
 
     Args:
         work: of one process.
         workers: how many.
+        listener: at which they listen, closed when they end.
 
     Raises:
-        ValueError: where the system does not share an address among processes, or a worker ends before it serves, and
+        ValueError: where several processes were never tried, or a worker ends before it serves, and
             its replacement does too: with its reason.
     """
     if sys.platform != "linux":
-        raise ValueError(f"workers={workers}: expected 1, as only Linux shares an address among processes; choose it")
+        raise ValueError(f"workers={workers}: expected 1, as several were tried on Linux alone; choose it")
     crew = _Crew(work)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, crew.forward)
@@ -45,6 +47,7 @@ def supervise(work: Work, workers: int) -> None:
     while not crew.is_ending:
         crew.complete(workers)
         crew.bury()
+    listener.close()
     crew.join()
     if crew.reason is not None:
         raise ValueError(f"workers={workers}: expected workers that start, and one ended twice: {crew.reason}")

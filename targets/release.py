@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Real
+from jaxtyping import Float, Float64, Int64, Real
 from safetensors.torch import load_file, save_file
 from scipy.special import log_softmax
 from torch import Tensor, nn
@@ -212,17 +212,23 @@ class Release:
         (text,) = generate(next_logits, [np.array(start, dtype=np.int64)], tokens, law=law, barrier=barrier, seed=seed)
         return own.decode(text.tolist()).decode("utf-8", "replace")
 
-    def token_laws(self, texts: Sequence[str]) -> Iterator[Float64[np.ndarray, "tokens vocabulary"]]:
-        """Log-probabilities of every token in the place of each of a text's own, in nats; −inf where the guard refuses.
+    def token_laws(
+        self, text: str
+    ) -> Iterator[tuple[Int64[np.ndarray, "tokens"], Float64[np.ndarray, "tokens vocabulary"]]]:
+        """A text's tokens, with log-probabilities of every token in the place of each, in nats.
+
+        They are −inf where the guard refuses. A text that is longer than this release reads at once comes in pieces,
+        each read from a beginning of its own.
 
         Raises:
             ValueError: if this release is no language model.
         """
         own = self._tokens()
-        for labels in own.labels(texts):
+        for labels in own.pieces([own.encode(text)]):
             inputs = own.inputs_of(labels[None])
             answers = self.guard.answer(Query(inputs, self._logits(inputs), self.state, self._logits))[0]
-            yield log_softmax(answers[labels != NO_TOKEN].astype(np.float64), axis=-1)
+            is_token = labels != NO_TOKEN
+            yield labels[is_token], log_softmax(answers[is_token].astype(np.float64), axis=-1)
 
     def _tokens(self) -> Sequences:
         if not isinstance(self.preprocessing, Sequences):

@@ -89,11 +89,7 @@ class LocalModel:
         Args:
             numbers: tokens of each text.
         """
-        length = self.tokens.length
-        pieces = [own[start : start + length] for own in numbers for start in range(0, len(own), length)]
-        y = np.full((len(pieces), length), NO_TOKEN, dtype=np.int64)
-        for row, piece in zip(y, pieces, strict=True):
-            row[: len(piece)] = piece
+        y = self.tokens.pieces(numbers)
         answered = self.answers(self.tokens.inputs_of(y), y)[0][y != NO_TOKEN]
         return np.split(answered, np.cumsum([len(own) for own in numbers])[:-1])
 

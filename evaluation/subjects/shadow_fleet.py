@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Real
 
 from palisade.attacks import View
+from palisade.data.columns import Columns
 from palisade.data.preprocessing import Scale
 from palisade.data.settings import place
 from palisade.evaluation.signals.grant import Grant
@@ -36,27 +37,31 @@ class ShadowFleet:
     run: Run
 
     @classmethod
-    def named(cls, setting: Any, model: AuditedModel | None) -> ShadowFleet:
+    def named(cls, setting: Any, model: AuditedModel | None, *, has_tables: bool) -> ShadowFleet:
         """The shadows that `shadows=<folder of a run>` names.
 
         Args:
             setting: the folder.
             model: that is audited.
+            has_tables: whether its records are tables, not arrays.
 
         Raises:
-            ValueError: if it is no run of arrays whose weights are there, it has other classes, or the audited model
-                stands behind a guard that shadows would need too.
+            ValueError: if it is no run of such records whose weights are there, it has other classes, or the audited
+                model stands behind a guard that shadows would need too.
         """
         run = Run.existing(place("shadows", setting))
-        if model is None or not model.takes_inputs or (model.is_guarded and model.answers != "predictions"):
+        step = run.dataset.preprocessing
+        takes_rows = model is not None and (model.takes_inputs or (has_tables and model.answers != "token_logprobs"))
+        if model is None or not takes_rows or (model.is_guarded and model.answers != "predictions"):
             raise ValueError(
-                f"shadows={setting}: expected null for a model that takes no arrays, or whose guard changes"
-                " probabilities; evaluate a run behind this guard"
+                f"shadows={setting}: expected null for a model that takes neither arrays nor tables, or whose guard"
+                " changes probabilities; evaluate a run behind this guard"
             )
-        if not isinstance(run.dataset.preprocessing, Scale) or not run.has_weights():
+        is_fit = (isinstance(step, Columns) and has_tables) or (isinstance(step, Scale) and model.takes_inputs)
+        if not is_fit or not run.has_weights():
             raise ValueError(
-                f"shadows={setting}: expected a run on arrays of numbers whose weights are kept, as shadows are asked"
-                " about copies of records; train one with data=npz"
+                f"shadows={setting}: expected a run on records of the same kind whose weights are kept, as shadows are"
+                " asked; train one with data=npz on arrays, with data=csv on tables"
             )
         own, others = tuple(run.dataset.classes), model.classes
         if others is not None and own != others:
@@ -65,6 +70,11 @@ class ShadowFleet:
                 " train it on the same labels"
             )
         return cls(run)
+
+    def asking(self, model: AuditedModel) -> AuditedModel:
+        """The audited model, whose tables are known by the inputs that shadows make of them; nobody moves these."""
+        step = self.run.dataset.preprocessing
+        return replace(model, inputs=step, takes_inputs=False) if isinstance(step, Columns) else model
 
     @property
     def models(self) -> int:
@@ -119,7 +129,8 @@ class ShadowFleet:
         return np.stack(columns, axis=1)
 
     def _inputs(self, rows: Real[np.ndarray, "records ..."]) -> Float32[np.ndarray, "records ..."]:
-        inputs: Float32[np.ndarray, "records ..."] = self.run.dataset.preprocessing(rows)
+        step = self.run.dataset.preprocessing
+        inputs: Float32[np.ndarray, "records ..."] = rows if isinstance(step, Columns) else step(rows)
         return inputs
 
     def _logits(self, rows: Real[np.ndarray, "records ..."]) -> Float32[np.ndarray, "models records classes"]:

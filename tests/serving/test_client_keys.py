@@ -105,6 +105,8 @@ def test_the_commands(tmp_path: Path) -> None:
         assert done.returncode == 0 and not done.stderr, done.stderr
         return done.stdout
 
+    (tmp_path / "released").mkdir()
+    (tmp_path / "released" / "card.json").write_text("{}")
     key = ran("keys=make", "key.name=alice", "key.days=90", "key.budget=100").strip()
     assert key.startswith(KEY_PREFIX)
     path = tmp_path / "private" / "released" / "keys.json"
@@ -121,8 +123,9 @@ def test_the_commands(tmp_path: Path) -> None:
     [
         (["keys=make"], "key.name=null: expected 1 to 64 letters"),
         (["keys=make", "key.name=a b"], "key.name=a b: expected 1 to 64 letters"),
-        (["keys=make", "key.name=a", "key.days=-1"], "key.days=-1: expected a number of days"),
-        (["keys=make", "key.name=a", "key.budget=0"], "key.budget=0: expected an integer >= 1"),
+        (["keys=make", "key.name=a"], "release=released holds no card.json"),
+        (["key.name=a"], "key.name=a: expected keys= beside it"),
+        (["keys=revoke", "key.name=bob", "key.budget=5"], "key.budget=5: expected nothing such with keys=revoke"),
         (["keys=revoke", "key.name=bob"], "key.name=bob: expected a key that is there"),
         (["keys=expire", "key.name=bob"], "key.days=null: expected a number of days with keys=expire"),
         (["keys=burn"], "keys=burn: expected one of make, list, revoke, expire, restore"),
@@ -130,6 +133,9 @@ def test_the_commands(tmp_path: Path) -> None:
         (["limits.rote=1"], "limits.rote is no setting"),
         (["workers=2"], "workers=2: expected 1 with store=memory"),
         (["store=redis", "store.url=redis://:secret@localhost/0"], "store.url: expected no password in it"),
+        (["store=redis", "store.url='redis://h/0?password=secret'"], "store.url: expected no password in it"),
+        (["store=redis", "store.url=nonsense"], "store.url: expected redis://host:port/number"),
+        (["store=redis", "store.url=redis://h:99999/0"], "store.url: expected redis://host:port/number"),
         (["private=a", "other"], "released other: expected one release"),
         ([], "released holds no card.json"),
     ],
@@ -137,7 +143,22 @@ def test_the_commands(tmp_path: Path) -> None:
 def test_what_is_wrong_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
     done = command(*words, folder=tmp_path)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
-    assert "secret" not in done.stderr and not (tmp_path / "released").exists()
+    assert "secret" not in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["key.days=-1"], "key.days=-1: expected a number of days"),
+        (["key.budget=0"], "key.budget=0: expected an integer >= 1"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
+    (tmp_path / "released").mkdir()
+    (tmp_path / "released" / "card.json").write_text("{}")
+    done = command("keys=make", "key.name=a", *words, folder=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (tmp_path / "private" / "released" / "keys.json").exists()
 
 
 def test_a_server_without_keys_stays_on_this_machine(digits_release, tmp_path: Path) -> None:
@@ -150,7 +171,8 @@ def test_addresses_and_names_are_checked_first(digits_release, tmp_path: Path) -
     folder, port = digits_release("none"), free_port()
     for words, message in (
         ([f"port={port}", f"metrics_port={port}"], f"metrics_port={port}: expected {port} to be free at 127.0.0.1"),
-        (["host=192.0.2.1", f"port={port}"], "to be free at 192.0.2.1"),
+        (["host=nowhere.invalid", f"port={port}"], "host=nowhere.invalid: expected an address of this machine"),
+        (["host=192.0.2.1", f"port={port}"], "host=192.0.2.1: expected an address of this machine"),
     ):
         done = command(*words, f"private={tmp_path}", folder=folder)
         assert done.returncode == 2 and message in done.stderr, done.stderr

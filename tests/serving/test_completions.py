@@ -68,14 +68,16 @@ def test_prompts_go_on_as_in_the_release(folder: Path, server: RunningServer) ->
 def test_log_probabilities_are_those_of_the_release(folder: Path, server: RunningServer) -> None:
     release, prompts = Release.load(folder / "released"), ["bób fox", "", "a" * 100]
     answer = asked(server, prompt=prompts, max_tokens=0, echo=True, logprobs=2).json()
-    for prompt, choice, own in zip(prompts, answer["choices"], release.log_probabilities(prompts), strict=True):
+    for prompt, choice in zip(prompts, answer["choices"], strict=True):
         own_logprobs = choice["logprobs"]
+        pieces = [prompt[start : start + DOCUMENT_LENGTH] for start in range(0, len(prompt), DOCUMENT_LENGTH)]
+        own = np.concatenate([[], *release.log_probabilities(pieces)])
         np.testing.assert_allclose(own_logprobs["token_logprobs"], own, atol=1e-6)
         assert choice["text"] == prompt and len(own_logprobs["tokens"]) == len(own) == len(own_logprobs["text_offset"])
         assert all(len(top) == 2 and max(top.values()) <= 0 for top in own_logprobs["top_logprobs"])
     first = answer["choices"][0]["logprobs"]
     assert first["tokens"][:4] == ["b", "bytes:\\xc3", "bytes:\\xb3", "b"] and first["text_offset"][:4] == [0, 1, 1, 2]
-    assert len(answer["choices"][2]["logprobs"]["tokens"]) == DOCUMENT_LENGTH
+    assert len(answer["choices"][2]["logprobs"]["tokens"]) == 100, "longer than the release reads at once"
     plain = asked(server, prompt="fox", max_tokens=0, echo=True, logprobs=0).json()["choices"][0]["logprobs"]
     assert plain["top_logprobs"] is None and len(plain["token_logprobs"]) == 3
 
@@ -91,6 +93,7 @@ def test_log_probabilities_are_those_of_the_release(folder: Path, server: Runnin
         ({"prompt": "a", "max_tokens": True}, 400, "max_tokens: expected a whole number"),
         ({"prompt": ["a"] * 200, "max_tokens": 20}, 413, "tokens for all prompts"),
         ({"prompt": ["a"] * 257, "max_tokens": 0}, 413, "at most 256 rows"),
+        ({"prompt": "a" * 24 * 257, "max_tokens": 0}, 413, "at most 256 times 24 tokens"),
         ({"prompt": "a" * 20}, 400, "go on within 24 tokens"),
         ({"prompt": "a", "seed": 2**64}, 400, "seed: expected a whole number"),
         ({"prompt": "a", "echo": 1}, 400, "echo: expected true or false"),
@@ -118,11 +121,13 @@ def test_prompts_are_counted_as_records(folder: Path, tmp_path: Path) -> None:
         for seed in (0, 0, 1, 2):  # each seed has another answer
             assert asked(server, key, prompt="a", max_tokens=2, seed=seed).status_code == 200
         refused = asked(server, key, prompt="c", **unwritten)
+        long = asked(server, key, prompt="a" * DOCUMENT_LENGTH * 101, **unwritten)
         metrics = requests.get(server.metrics_url, timeout=5).text
         description = requests.get(f"{server.url}/openapi.json", timeout=5).json()
         metadata = requests.get(f"{server.url}/v2/models/released", timeout=5).json()
         absent = server.predict(["a"], key)
     assert refused.status_code == 403 and "5 different records" in refused.json()["error"]
+    assert long.status_code == 413 and "at most 100 records at once" in long.json()["error"], "a piece counts as one"
     assert 'palisade_different_records{client="alice"} 5.0' in metrics
     assert list(description["paths"]) == ["/v1/completions"] and metadata["inputs"][0]["datatype"] == "BYTES"
     assert absent.status_code == 404
@@ -141,8 +146,8 @@ def test_texts_have_neither_domain_nor_watch(folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_an_audit_over_http_is_that_of_the_release(folder: Path, server: RunningServer, tmp_path: Path) -> None:
-    # Longer ones are read in pieces here alone.
-    mine, others = ({text for text in documents(k, 80) if len(text.encode()) <= DOCUMENT_LENGTH} for k in (0, 1))
+    mine, others = (set(documents(k, 40)) for k in (0, 1))
+    assert max(len(text.encode()) for text in mine) > DOCUMENT_LENGTH, "which is read in pieces on both ways"
     for name, texts in {"mine": sorted(mine), "others": sorted(others - mine)}.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(["story", *texts]))
     files = ("audit=records", "records=mine.csv", "nonmembers=others.csv", "text=story", "quiet=true")

@@ -70,11 +70,14 @@ def test_a_budget_is_exact_for_all_workers_whatever_is_killed(digits_release, tm
         began = time.monotonic()
         gone = server.predict(DIGIT_IMAGES[:1], key)
         assert gone.status_code == 503 and time.monotonic() - began <= 1 and int(gone.headers["Retry-After"]) >= 1
+        health = [requests.get(f"{server.url}/v2/health/{name}", timeout=5).status_code for name in ("live", "ready")]
+        assert health == [200, 503]
         servers.append(redis_server(port, tmp_path, *DURABLE_OPTIONS))
         end = time.monotonic() + 10
         while (again := ask_all(server, key)) != answered and time.monotonic() < end:
             time.sleep(0.2)
         assert again == answered, "it recovers by itself, with its counts"
+        assert requests.get(f"{server.url}/v2/health/ready", timeout=5).status_code == 200
 
 
 def test_reloads_reach_all_workers_and_a_stop_breaks_no_answer(digits_release, tmp_path: Path, redis_port) -> None:

@@ -18,6 +18,7 @@ from palisade.serving.keys import Client
 from palisade.serving.limits import DAY_SECONDS, Charge, Counts, StoreError, check_size
 from palisade.serving.memory_store import JOURNAL_NAME, MemoryStore
 from palisade.serving.redis_store import RedisStore, check_durable
+from palisade.serving.server import own_hash_key, shared_hash_key
 from palisade.serving.settings import Limits, RedisSettings
 
 
@@ -70,6 +71,15 @@ def test_a_day_ends_at_midnight() -> None:
     with pytest.raises(RefusedError, match="at most 4 records at once") as refused:
         check_size(charge(alice, *[b"a"] * 5))
     assert refused.value.status == 413, "no waiting would help"
+
+
+def test_a_clock_that_goes_back_over_midnight_frees_nothing() -> None:
+    counts, alice, midnight = Counts(), client(day=4), 20_000 * DAY_SECONDS
+    counts.take(charge(alice, *[b"a"] * 3), 0, midnight + 1)
+    with pytest.raises(RefusedError, match="4 records a day"):
+        counts.take(charge(alice, *[b"a"] * 2), 0, midnight - 1)
+    counts.take(charge(alice, b"a"), 0, midnight - 1)
+    counts.take(charge(alice, *[b"a"] * 4), 0, midnight + 1)
 
 
 def test_the_journal_survives_and_a_torn_line_does_not(tmp_path: Path) -> None:
@@ -139,18 +149,23 @@ def test_a_clock_that_goes_back_forgets_no_day(tmp_path: Path, monkeypatch: pyte
 
     alice = client(day=4)
     asyncio.run(use(3 * DAY_SECONDS, charge(alice, b"a")))
-    asyncio.run(use(2 * DAY_SECONDS, charge(alice, *[b"a"] * 4)))
+    asyncio.run(use(2 * DAY_SECONDS, charge(alice, *[b"a"] * 3)))
     with pytest.raises(RefusedError, match="4 records a day"):
         asyncio.run(use(2 * DAY_SECONDS + 1, charge(alice, b"a")))
 
 
-def test_a_clock_of_redis_that_goes_back_locks_nobody_out(redis_url: str) -> None:
+def test_a_clock_of_redis_that_goes_back_locks_nobody_out_and_frees_nothing(redis_url: str) -> None:
     async def use() -> None:
         store, alice = RedisStore(RedisSettings(url=redis_url), "m"), client(rate=20)
         store._redis.hset("palisade:m:{alice}:counts", "full_at", time.time() + 3600)
         with pytest.raises(RefusedError) as refused:
             await store.take(charge(alice, *[b"a"] * 20))
         assert refused.value.wait <= 1.01
+        tomorrow = int(time.time() // DAY_SECONDS) + 1
+        store._redis.hset("palisade:m:{alice}:counts", mapping={"full_at": 0, "day": tomorrow, "records": 4})
+        with pytest.raises(RefusedError, match="5 records a day"):
+            await store.take(charge(client(rate=None, day=5), b"a", b"a"))
+        await store.take(charge(client(rate=None, day=5), b"a"))
         await store.close()
 
     asyncio.run(use())
@@ -164,14 +179,32 @@ def test_one_server_alone_has_a_folder(tmp_path: Path) -> None:
     asyncio.run(MemoryStore(tmp_path).close())
 
 
+def test_records_of_another_release_in_the_folder_are_new(tmp_path: Path) -> None:
+    release, private = tmp_path / "released", tmp_path / "private"
+    release.mkdir()
+    (release / "card.json").write_text("{}")
+    (release / "model.safetensors").write_bytes(b"weights")
+    secret = shared_hash_key(private)
+    own = own_hash_key(secret, release)
+    (release / "card.html").write_text("a page")
+    assert secret == shared_hash_key(private) and own == own_hash_key(secret, release), "after a restart"
+    (release / "guard.safetensors").write_bytes(b"state")
+    guarded = own_hash_key(secret, release)
+    (release / "model.safetensors").write_bytes(b"Weights")
+    assert len({own, guarded, own_hash_key(secret, release), secret, own_hash_key(own, release)}) == 5
+
+
 def test_a_full_disk_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def use() -> None:
         store = MemoryStore(tmp_path)
         (tmp_path / "full").symlink_to("/dev/full")
         store._file = os.open(tmp_path / "full", os.O_WRONLY)
+        await store.check()
         for _ in range(2):
             with pytest.raises(StoreError):
                 await store.take(charge(client(budget=5), b"a" * 16))
+        with pytest.raises(StoreError):
+            await store.check()
         await store.close()
 
     asyncio.run(use())

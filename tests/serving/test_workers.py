@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -68,7 +69,7 @@ def test_a_worker_that_dies_twice_at_its_start_ends_the_whole(
 ) -> None:
     monkeypatch.setattr(workers, "PAUSE_SECONDS", 0.01)
     with pytest.raises(ValueError, match=f"workers=2: expected workers that start, and one ended twice: {reason}"):
-        supervise(work, 2)
+        supervise(work, 2, socket.socket())
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -76,7 +77,7 @@ def test_a_worker_that_dies_once_is_replaced(
     monkeypatch: pytest.MonkeyPatch, own_signals: None, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(workers, "PAUSE_SECONDS", 0.01)
-    supervise(partial(late, tmp_path), 2)
+    supervise(partial(late, tmp_path), 2, socket.socket())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-0", "0-1", "1-0"]
 
 
