@@ -64,6 +64,13 @@ SHAPES_FROM_VALUES = frozenset(
 """Operators for whose shape the host waits."""
 VALUES_TO_HOST = frozenset((aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default))
 """Operators whose result is a number of the host."""
+OPERATORS_OF_TWO_FORMS = frozenset(
+    name
+    for name in torch._C._dispatch_get_all_op_names()
+    if name.startswith("aten::")
+    and all(torch._C._dispatch_has_kernel_for_dispatch_key(name, key) for key in ("CPU", "CompositeImplicitAutograd"))
+)
+"""Operators with a kernel on CPU and GPU that other devices make of several others, which round otherwise."""
 INDEX_OPERATORS = frozenset(
     (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 )
@@ -208,7 +215,7 @@ def _count(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, to_ho
 def _run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Runs an operator on the values, after everything that a GPU would refuse was refused."""
     # In inference mode what is made of other operators arrives whole.
-    if (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
+    if func.name() not in OPERATORS_OF_TWO_FORMS and (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
         return parts
     leaves = [each for each in tree_leaves((args, dict(kwargs))) if isinstance(each, Tensor)]
     on_device = [each for each in leaves if isinstance(each, SimulatedTensor)]
@@ -358,6 +365,8 @@ library.impl("empty_strided", _empty_strided, "PrivateUse1")
 library.impl("_copy_from", _copy_from, "PrivateUse1")
 library.impl("_copy_from_and_resize", _copy_from, "PrivateUse1")
 library.impl("_efficientzerotensor", _zeros, "PrivateUse1")
+for _name in OPERATORS_OF_TWO_FORMS:  # what is registered keeps them whole; their values come from `_run`
+    library.impl(_name.removeprefix("aten::"), _run, "PrivateUse1")
 AcceleratorRegistry.register(SIMULATED_NAME, SimulatedAccelerator, description="simulated", override=True)
 # Optimizers take all parameters at once on a GPU, and on tensors of known types alone.
 optimizer._foreach_supported_types.append(SimulatedTensor)

@@ -25,6 +25,17 @@ def test_values_are_those_of_the_cpu():
     assert layer.weight.grad.device == SIMULATED_DEVICE and torch.equal(layer.weight.grad.cpu(), gradient)
 
 
+@pytest.mark.parametrize("activation", ["silu", "mish"])
+def test_operators_that_the_cpu_does_in_one_stay_whole(activation):
+    torch.manual_seed(0)
+    x, gradients = torch.randn(400), []
+    for place in ("cpu", SIMULATED_DEVICE):
+        inputs = x.detach().to(place).requires_grad_()
+        getattr(nn.functional, activation)(inputs).sum().backward()
+        gradients.append(inputs.grad.cpu())
+    assert torch.equal(*gradients)
+
+
 def test_shapes_that_change_in_place_are_seen():
     there = torch.ones(3, 2).to(SIMULATED_DEVICE)
     assert there.unsqueeze_(1).shape == (3, 1, 2) and there.squeeze_().shape == (3, 2) and there.t_().shape == (2, 3)
