@@ -32,7 +32,7 @@ EXAMPLE_TPR = 0.05
 """TPR of the limit that a page without one proposes as an example, not as a recommendation."""
 TPR_DIGITS = 3
 AT_MOST_HEADING = f"members found at most, of {MIN_CROWD_SIZE:,}"
-UNMEASURED = "cannot be measured"
+NOT_MEASURED = "cannot be measured"
 MOST_NAMED = 3
 """Runs that a heading names; more are counted."""
 
@@ -60,7 +60,7 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
         "heading": f"{LEAVE_QUESTION} {_heading(lines)}",
         "is_set": True,
         "limit": f"The limit ({limit.name}): {limit_text(limit, _first(comparison))}. Only the upper end of"
-        f" the 95 % interval counts{_of_models(comparison)}.",
+        f" the 95 % interval counts.{_on_the_upper_end(comparison)}",
         "columns": [_subject_word(comparison), "may it leave?", _measured_heading(limit), "why not"],
         "lines": lines,
     }
@@ -78,8 +78,8 @@ def without_limit(comparison: Comparison) -> Entry:
         "is_set": False,
         "limit": "What may be found at most is for people to decide, before they look: it depends on what being in the"
         f" data reveals, and to whom. As an example, gate.max_tpr={EXAMPLE_TPR:g} says: {example}{choose}. Evaluate"
-        " again with it, and this page answers. The smallest limit that can be kept is the upper end of the 95 %"
-        f" interval{_of_models(comparison)}.",
+        " again with it, and this page answers. The smallest limit that a run keeps is the upper end of its 95 %"
+        f" interval.{_on_the_upper_end(comparison)}",
         "columns": [_subject_word(comparison), "smallest limit that it keeps", AT_MOST_HEADING, "why none"],
         "lines": [_smallest(result, comparison) for result in shown if not result.has_canaries],
     }
@@ -136,10 +136,11 @@ def _heading(lines: Sequence[Entry]) -> str:
     return "Not known yet" if ANSWERS_BY_VERDICT[NOT_DECIDED] in answers else "No"
 
 
-def _of_models(comparison: Comparison) -> str:
+def _on_the_upper_end(comparison: Comparison) -> str:
     """The reason why an upper end may lie above that of a table; empty where a single model was attacked."""
-    several = _first(comparison).sides is None
-    return ", which allows for how much the models differ as well, and so may lie above that of a table" * several
+    if _first(comparison).sides is not None:
+        return ""
+    return " Here it also allows for how much the models differ, so that it may lie a little above that of the tables."
 
 
 def _measured_heading(limit: Limit) -> str:
@@ -158,7 +159,7 @@ def _measured(result: Result, limit: Limit) -> str:
     if limit.max_tpr is not None:
         row, size = limit.highest(result) if result.attacks else None, crowd(limit.at)
         if row is None:
-            parts.append(UNMEASURED)
+            parts.append(NOT_MEASURED)
         else:
             parts.append(f"{count(row.value or 0.0, size)} (up to {count(upper(row), size)}) by {row.attack}")
     if rest := _beside_tpr(limit):
@@ -190,11 +191,13 @@ def _smallest(result: Result, comparison: Comparison) -> Entry:
     rounded = math.floor(least * 10**TPR_DIGITS + 1) / 10**TPR_DIGITS
     limit = replace(any_tpr, max_tpr=min(rounded, 1.0))
     word, why = limit.verdict(result, comparison)
-    kept = word == WITHIN_LIMIT
+    answer = measured = NO_NUMBER
+    if word == WITHIN_LIMIT and row is not None:
+        answer, measured = f"gate.max_tpr={limit.most:g}", f"{count(limit.most, crowd(limit.at))} by {row.attack}"
     return {
         "title": label(result),
-        "answer": f"gate.max_tpr={limit.most:g}" if kept else NO_NUMBER,
-        "measured": f"{count(limit.most, crowd(limit.at))} by {row.attack}" if kept and row is not None else NO_NUMBER,
+        "answer": answer,
+        "measured": measured,
         "why": why or "",
         "attacks": _decisive(result, limit),
     }

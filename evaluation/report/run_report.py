@@ -11,7 +11,7 @@ from typing import Any
 
 from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED
 from palisade.data.origins import UNKNOWN_ORIGINS, Origins
-from palisade.evaluation.choice import recommend
+from palisade.evaluation.choice import PASSED_OVER, recommend
 from palisade.evaluation.comparison import Comparison, check_comparable, ordered
 from palisade.evaluation.figures.curves import exposure, roc
 from palisade.evaluation.figures.extraction import recitation_figures
@@ -87,6 +87,8 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
     ]
     return {
         **content,
+        # The table of the verdict tells why the others may not leave.
+        "decided": [[line for line in lines if not line.startswith(PASSED_OVER)] for lines in content["decided"]],
         **promises(runs),
         "title": f"Privacy evaluation: {content['data']}",
         "what": f"{network}, {content['models']} models each. Membership inference attacks on exactly what would be"
