@@ -86,6 +86,7 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         limits=list(_limits(content["leave"], run["title"])),
         exposed=next((each for each in content["exposed"] if each["title"] == run["title"]), None),
         facts=content["released"]["facts"],
+        trained_on=_trained_on(content["released"]["facts"]),
         measure=measure,
         utility=rows.get(("", utility)),
         undefended=[row for other in bare for row in other["rows"] if _is_fleet(row, utility)][:1],
@@ -95,6 +96,12 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         groups=sorted(parts, key=lambda row: -row["value"])[:MOST_EXPOSED],
         blank=BLANK_ANSWER,
     )
+
+
+def _trained_on(facts: Mapping[str, Any]) -> str:
+    """The records that models may be trained on, with their persons: no one who is there for tests alone."""
+    persons = facts.get("pool_persons")
+    return f"{facts['roles']['pool']:,} records" + ("" if persons is None else f" of {persons:,} persons")
 
 
 def _guessing(row: Mapping[str, Any] | None, fpr: str) -> str:

@@ -16,6 +16,8 @@ from palisade.evaluation.result import Result
 from palisade.targets.guards.registry import registered
 
 ONLY_CANARIES = "only its canaries were attacked, and no release may hold any"
+PASSED_OVER = "not "
+"""The beginning of a line on a run that does not keep the limit."""
 SELECTION_BIAS = (
     "It was chosen by the very numbers that it is shown with, which flatters it: train its setting again with another"
     " seed=… and attack that run before relying on them."
@@ -39,8 +41,10 @@ def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result |
     fit = [result for result in results if objections[result.run] is None]
     best = max(fit, key=lambda result: result.worth, default=None)
     lines = [f"choose: {limit}"]
-    lines += _nearest(results, objections, limit) if best is None else _recommendation(best, comparison, limit)
-    lines += [f"not {label(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
+    lines += _nearest(results, objections, limit) if best is None else _recommendation(fit, best, comparison, limit)
+    lines += [
+        f"{PASSED_OVER}{label(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])
+    ]
     return lines, best
 
 
@@ -61,8 +65,10 @@ def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | No
     return limit.verdict(result, comparison).why
 
 
-def _recommendation(best: Result, comparison: Comparison, limit: Limit) -> Iterator[str]:
+def _recommendation(fit: Sequence[Result], best: Result, comparison: Comparison, limit: Limit) -> Iterator[str]:
     yield f"{label(best)} ({best.run}): {best.utility_text}, {limit.measured(best)}"
+    if not best.statement.guarantee:
+        yield _unproven(best, [result for result in fit if result.statement.guarantee])
     least = next((each.result for each in comparison.highlights if each.kind == "protected"), best)
     if least is not best:
         yield (
@@ -73,6 +79,20 @@ def _recommendation(best: Result, comparison: Comparison, limit: Limit) -> Itera
     if best.models < ENOUGH_MODELS:
         yield f"{unseen(best.models)}: train fleet.models={ENOUGH_MODELS} before relying on it"
     yield f"to ship it: {ship_command(best)}"
+
+
+def _unproven(best: Result, proven: Sequence[Result]) -> str:
+    """The sentence that a choice makes no claim, and which run with one comes next."""
+    text = "No proof stands behind it: what these attacks find is all that is known, and others may find more."
+    if best.epsilon == math.inf:
+        text = f"Its gradients were clipped without noise, which is no differential privacy. {text}"
+    if not proven:
+        return f"{text} No run that states a guarantee keeps the limit."
+    second = max(proven, key=lambda result: result.worth)
+    return (
+        f"{text} With a guarantee, the most useful run within the limit is {label(second)} ({second.run}):"
+        f" {second.utility_text}."
+    )
 
 
 def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:

@@ -27,6 +27,7 @@ ENOUGH_MODELS = 16
 RARE_SHARE = 0.25
 """The share of models of a kind that a fleet should not miss."""
 LIMIT_ALPHA = 0.05
+NO_MEASUREMENT = "nothing measured"
 NOTHING_MEASURED = "every attack was skipped, so nothing was measured"
 WITHOUT_SHADOWS = " as far as an audit without shadows can tell"
 
@@ -238,9 +239,12 @@ def _compared(row: Row, most: float, text: str, result: Result) -> LimitVerdict 
         )
     if upper(row) <= most:
         return None
-    if about_one or result.models >= ENOUGH_MODELS or known:
-        return LimitVerdict(LIMIT_EXCEEDED, f"{text} may be more")
-    return LimitVerdict(NOT_DECIDED, f"{text} may be more; more models tell, fleet.models={ENOUGH_MODELS}")
+    if known:
+        return LimitVerdict(LIMIT_EXCEEDED, f"{text} is more than the limit")
+    above = f"{text} may be more than the limit"
+    if about_one or result.models >= ENOUGH_MODELS:
+        return LimitVerdict(LIMIT_EXCEEDED, above)
+    return LimitVerdict(NOT_DECIDED, f"{above}; more models tell, fleet.models={ENOUGH_MODELS}")
 
 
 def _largest(rows: Sequence[Row]) -> Row | None:
@@ -267,7 +271,9 @@ def _tied_beyond(result: Result, fpr: float) -> str | None:
 
 
 def _auc_text(row: Row | None) -> str:
-    return "nothing measured" if row is None else f"AUC {number(row, interval=True)} by {row.attack}"
+    if row is None:
+        return NO_MEASUREMENT
+    return f"AUC {number(row)}{_up_to(row)} by {row.attack}"
 
 
 def _gap_text(row: Row | None) -> str:
@@ -282,10 +288,14 @@ def upper(row: Row) -> float:
 
 
 def tpr_text(row: Row | None) -> str:
-    """A measurement in words, such as `3.1 % [2.4–3.9] by lira`."""
+    """A TPR and the upper end of its interval, which alone is compared with a limit: `3.1 % (up to 3.9 %) by lira`."""
     if row is None:
-        return "nothing measured"
-    return f"{percent(row, interval=True)} by {row.attack}"
+        return NO_MEASUREMENT
+    return f"{percent(row)}{_up_to(row, factor=100, digits=1, unit=' %')} by {row.attack}"
+
+
+def _up_to(row: Row, *, factor: float = 1, digits: int = 3, unit: str = "") -> str:
+    return "" if row.high is None else f" (up to {factor * row.high:.{digits}f}{unit})"
 
 
 def _if_understated(result: Result, row: Row, comparison: Comparison, fpr: float | None) -> LimitVerdict:

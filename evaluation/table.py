@@ -307,12 +307,12 @@ def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
     sentences = []
     claims = round(FAMILYWISE_ALPHA / level_of(results))
     if claims > 1 and any(result.audit for result in results):
-        level = f"the bound “one run” of each is one at p = {FAMILYWISE_ALPHA}/{claims}, and decides"
-        sentences.append(("all claims", f"{claims} claims are tested together, so that {level}"))
+        level = f"holds for each at p = {FAMILYWISE_ALPHA}/{claims}, and alone can refute one"
+        sentences.append(("all claims", f"{claims} are tested together, so that the bound “one run” {level}"))
     for result in filter(lambda result: result.audit, ordered(results)):
         ways = ways_of(result)
         if ways > 1:
-            level = f"each bound on ε is one at p = {FAMILYWISE_ALPHA}/{ways}, not {FAMILYWISE_ALPHA}"
+            level = f"each bound on ε holds at p = {FAMILYWISE_ALPHA}/{ways}, not {FAMILYWISE_ALPHA}"
             sentences.append((label(result), f"{ways} ways of auditing were tried, so that {level}"))
         if is_tested(result) and "guesses" not in result.config:
             sentences.append((label(result), UNRECORDED_SHARE))

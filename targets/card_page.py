@@ -14,11 +14,22 @@ from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
 from palisade.targets.statement import STATEMENT_FIELDS, Statement, rounded_up
 
 TEMPLATE_NAME = "card.html.j2"
-SHOWN_FPR = 0.01
-"""FPR at which the page tells how many are found."""
-SHOWN_METRICS = {"auc": "AUC", "tpr@1%fpr": "found at 1 % false accusations", "tpr@0.1%fpr": "at 0.1 %"}
+SHOWN_FPR, SHOWN_TPR = 0.01, "tpr@1%fpr"
+"""FPR at which the page tells how many are found, and the name of that metric."""
+TIED_METRIC, MOST_TIED = "tied@1%fpr", 0.05
+"""Name of the share of the non-members at an attack's threshold, and the largest of which its TPR says anything."""
+ONLY_TIES = "only ties"
+SHOWN_METRICS = {"auc": "AUC", SHOWN_TPR: "found at 1 % false accusations", "tpr@0.1%fpr": "at 0.1 %"}
 """Columns of the table of attacks, by metric; the others stand in `card.json`."""
 TARGET_KEY = "_target_"
+STATED_ELSEWHERE = ("trainer", "secure_rng")
+"""Settings of a defense that stand under training and noise, as the release had them."""
+NO_BASE = {TARGET_KEY: "palisade.defenses.none.NoDefense"}
+CLAIM_MEANING = (
+    "ε bounds what any attack can learn about one {unit}: below 1 it is strong, above 10 it excludes hardly any attack."
+    " δ is the probability that the bound fails."
+)
+UNPROVEN_MEANING = "What attacks find is all that is known about it; a stronger attack may find more."
 MOST_VALUES = 12
 """Values of a list that the page shows whole; of a longer one it shows the first few and the number."""
 FIRST_VALUES = 3
@@ -47,13 +58,14 @@ def card_page(card: Mapping[str, Any]) -> str:
     return environment.get_template(TEMPLATE_NAME).render(
         name=card["data"]["name"],
         sentence=statement.sentence(),
+        meaning=CLAIM_MEANING.format(unit=statement.unit) if statement.guarantee else UNPROVEN_MEANING,
         statement=statement,
         audit=_audit_sentence(rows, card["data"]),
         note=card["audit"]["note"],
         limits=card["audit"].get("limits", ""),
         cost=card["cost"],
         model=list(_model(card)),
-        mechanism=_mechanism(card["statement"]),
+        mechanism=[] if statement.epsilon is None else _mechanism(card["statement"]),
         columns=list(SHOWN_METRICS.values()),
         attacks=_attacks(rows),
         versions=written(card["versions"]),
@@ -82,14 +94,14 @@ def _model(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     data, guard, network = card["data"], card["guard"], card["network"]
     persons = "" if data["persons"] is None else f" of {data['persons']:,} persons"
     yield "trained on", f"{data['records']:,} records{persons}, each an input of shape {written(data['shape'])}"
-    yield "known by", data["checksum"]
+    yield "hash of the data", data["checksum"]
     if card["preprocessing"].get("kind") in TOKEN_KINDS:
-        yield "foretells", f"the next of {len(data['classes']):,} tokens"
+        yield "answers", f"the next of {len(data['classes']):,} tokens"
     else:
-        yield "tells apart", f"{len(data['classes']):,} classes: {written(data['classes'])}"
-    yield "given out", ACCESS_WORDS.get(card["access"], card["access"])
+        yield "answers", f"one of {len(data['classes']):,} classes: {written(data['classes'])}"
+    yield "access", ACCESS_WORDS.get(card["access"], card["access"])
     yield "network", _named(network["name"], network["settings"])
-    yield "defense", _named(card["defense"]["name"], {k: v for k, v in card["defense"].items() if k != "name"})
+    yield "defense", _named(card["defense"]["name"], dict(_set_values(card["defense"])))
     yield "guard", _named(guard["name"], guard["settings"]) + ("" if guard["note"] is None else f". {guard['note']}")
     yield "training", written(card["recipe"])
     for recipe in card["base_recipes"]:
@@ -104,6 +116,13 @@ def _preprocessing(settings: Mapping[str, Any]) -> str:
         return written(settings)
     rest = {key: settings[key] for key in ("kind", "statistics") if key in settings}
     return f"{written(rest)}; {len(columns):,} columns: {', '.join(columns)}. Their words and scales are in card.json"
+
+
+def _set_values(defense: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings of a defense that do something: neither left unset nor switched off."""
+    for key, value in defense.items():
+        if key not in ("name", *STATED_ELSEWHERE) and value not in (None, False, NO_BASE):
+            yield key, value
 
 
 def _named(name: str, settings: Mapping[str, Any]) -> str:
@@ -131,12 +150,19 @@ def _attacks(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     table: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         table.setdefault(row["attack"], {})[row["metric"]] = row
-    order = sorted(table, key=lambda attack: [-_value(table[attack], metric) for metric in ("tpr@1%fpr", "auc")])
+    order = sorted(table, key=lambda attack: [-_value(table[attack], metric) for metric in (SHOWN_TPR, "auc")])
     return [
         (attack, next(iter(table[attack].values())).get("access", "–").replace("_", "-"),
-         *(_cell(table[attack].get(metric), metric) for metric in SHOWN_METRICS))
+         *(ONLY_TIES if metric == SHOWN_TPR and _is_tied(table[attack]) else _cell(table[attack].get(metric), metric)
+           for metric in SHOWN_METRICS))
         for attack in order
     ]  # fmt: skip
+
+
+def _is_tied(metrics: Mapping[str, Mapping[str, Any]]) -> bool:
+    """True if so many records share the score at the threshold that the TPR is that of a smaller FPR."""
+    measured = metrics.get(SHOWN_TPR, {}).get("value") is not None
+    return measured and _value(metrics, TIED_METRIC) > MOST_TIED and _value(metrics, SHOWN_TPR) <= SHOWN_FPR
 
 
 def _value(metrics: Mapping[str, Mapping[str, Any]], metric: str) -> float:
@@ -156,7 +182,10 @@ def _audit_sentence(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
     """The attack that finds most, in natural frequencies; its AUC where that could not be measured."""
     if not rows:
         return "Nobody attacked models like this one: what it gives away is not known."
-    measured = [row for row in rows if row["metric"] == "tpr@1%fpr" and row["value"] is not None]
+    tied = {line[0] for line in _attacks(rows) if ONLY_TIES in line}
+    measured = [
+        row for row in rows if row["metric"] == SHOWN_TPR and row["value"] is not None and row["attack"] not in tied
+    ]
     if not measured:
         best = max((row for row in rows if row["metric"] == "auc"), key=lambda row: row["value"] or 0.0, default=None)
         auc = "" if best is None else f" The best attack ({best['attack']}) has an AUC of {_cell(best, 'auc')};"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from palisade.targets.statement import INFINITY_TEXT, Statement
 if TYPE_CHECKING:
     from palisade.data.dataset import Dataset
     from palisade.targets.fleet import Fitter, Fleet
+    from palisade.targets.recipe import Recipe
 
 CARD_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
@@ -39,8 +40,8 @@ AUDIT_NOT_COVERED = (
 )
 AUDIT_LIMITS = (
     "The numbers hold without any limit: each attack asks about every record as often as it needs, most of them once."
-    " Limits of a server, such as a budget of different records a key, bound how many people one key can test; they"
-    " change none of these numbers, add nothing to ε and take nothing from it."
+    " Limits of a server, such as a budget of different records for each key, bound how many people the holder of a key"
+    " can test; they change none of these numbers, add nothing to ε and take nothing from it."
 )
 ACCESS_KINDS = ("api", "weights")
 GUARD_NOTE = (
@@ -140,7 +141,7 @@ def ship(
         "guard": {"name": guard.name, "settings": asdict(guard), "note": note},
         "access": access,
         "recipe": asdict(fitter.recipe),
-        "base_recipes": [asdict(recipe) for recipe in fitter.base_recipes],
+        "base_recipes": [asdict(recipe) for recipe in _trained_bases(fitter)],
         "preprocessing": dataset.preprocessing.to_json(),
         "statement": claim.to_json(),
         "cost": COST_NOTE,
@@ -159,6 +160,13 @@ def _fitter(config: Mapping[str, Any], dataset: Dataset, secret: Secret) -> Fitt
 
     fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models=[0], membership=WHOLE_POOL)
     return replace(fitter, defense=fitter.defense.for_release(), purpose=f"release {recipe_digest(config)}")
+
+
+def _trained_bases(fitter: Fitter) -> Iterator[Recipe]:
+    """Recipes of the bases that are trained: those of defenses of one stage, such as DP-SGD, are not."""
+    while fitter.defense.staged and fitter.base_recipes:
+        fitter = fitter.base
+        yield fitter.recipe
 
 
 def train_release_along(config: Mapping[str, Any], secret: Secret) -> None:

@@ -26,8 +26,8 @@ END_OF_TRAINING = (
     " the records"
 )
 DERIVED_RECORDS = (
-    "records that the data set makes of other records (pairs, windows, partners), or repeats under another index, which"
-    " nothing can find in general"
+    "records that the data set makes of other records (pairs, windows, partners) or repeats under another index: no"
+    " check finds all of these"
 )
 MISSED_COUPLINGS = (
     "couplings of records that seldom show: one that shows in 1 % of batches is missed with a chance of {:.0%}"

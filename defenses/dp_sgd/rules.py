@@ -18,6 +18,7 @@ from palisade.defenses.dp_sgd.clipping import CLIPPING_CLASSES
 from palisade.defenses.dp_sgd.gradients import GRADIENT_METHODS
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.defenses.dp_sgd.sampling import Sampling
+from palisade.targets.statement import rounded_up
 
 VACUOUS_EPSILON = 10.0
 READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")
@@ -256,7 +257,7 @@ def cautions(mechanism: Mechanism, accounted: Accounted, trainer: pl.Trainer) ->
     if mechanism.sampling_rate > 0.5:
         texts.append(f"q = {mechanism.sampling_rate:.3g} is above 0.5: sampling hides little")
     if VACUOUS_EPSILON < accounted.epsilon < math.inf:
-        texts.append(f"ε = {accounted.epsilon:.3g} is above {VACUOUS_EPSILON:g}: vacuous as a guarantee")
+        texts.append(f"ε = {rounded_up(accounted.epsilon)} is above {VACUOUS_EPSILON:g}: vacuous as a guarantee")
     if 0 < accounted.epsilon < math.inf and accounted.epsilon_rdp > 1.2 * accounted.epsilon:
         excess = accounted.epsilon_rdp / accounted.epsilon - 1
         texts.append(f"the RDP accountant's ε is {excess:.0%} larger: name the accountant when you compare")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.labels import crowd_word, detection_text, label
+from palisade.evaluation.format import NO_NUMBER
+from palisade.evaluation.labels import crowd_word, label
 from palisade.evaluation.limit import (
     LIMIT_EXCEEDED,
     NOT_DECIDED,
@@ -15,11 +16,12 @@ from palisade.evaluation.limit import (
     Limit,
     highest_auc,
     is_shadowless,
+    tpr_text,
     upper,
 )
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import Result
-from palisade.frequencies import frequencies
+from palisade.frequencies import MIN_CROWD_SIZE, count, crowd, frequencies
 
 LEAVE_QUESTION = "May it leave?"
 ANSWERS_BY_VERDICT: Mapping[str, str] = {WITHIN_LIMIT: "yes", NOT_DECIDED: "not known", LIMIT_EXCEEDED: "no"}
@@ -29,6 +31,8 @@ UNPROVEN_ANSWER = "yes, by what attacks find: no proof stands behind it"
 EXAMPLE_TPR = 0.05
 """TPR of the limit that a page without one proposes as an example, not as a recommendation."""
 TPR_DIGITS = 3
+AT_MOST_HEADING = f"members found at most, of {MIN_CROWD_SIZE:,}"
+NOT_MEASURED = "cannot be measured"
 MOST_NAMED = 3
 """Runs that a heading names; more are counted."""
 
@@ -47,7 +51,7 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
             "title": label(result),
             "answer": _answer(result, verdicts[result.run].word),
             "measured": _measured(result, limit),
-            "why": verdicts[result.run].why or "",
+            "why": _beside_measured(verdicts[result.run].why or "", result, limit),
             "attacks": _decisive(result, limit),
         }
         for result in sorted(_leaving(comparison), key=lambda one: [*ANSWERS_BY_VERDICT].index(verdicts[one.run].word))
@@ -56,8 +60,8 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
         "heading": f"{LEAVE_QUESTION} {_heading(lines)}",
         "is_set": True,
         "limit": f"The limit ({limit.name}): {limit_text(limit, _first(comparison))}. Only the upper end of"
-        " the 95 % interval counts.",
-        "columns": [_subject_word(comparison), "may it leave?", "what attacks find", "why not"],
+        f" the 95 % interval counts.{_on_the_upper_end(comparison)}",
+        "columns": [_subject_word(comparison), "may it leave?", _measured_heading(limit), "why not"],
         "lines": lines,
     }
 
@@ -74,8 +78,9 @@ def without_limit(comparison: Comparison) -> Entry:
         "is_set": False,
         "limit": "What may be found at most is for people to decide, before they look: it depends on what being in the"
         f" data reveals, and to whom. As an example, gate.max_tpr={EXAMPLE_TPR:g} says: {example}{choose}. Evaluate"
-        " again with it, and this page answers.",
-        "columns": [_subject_word(comparison), "smallest limit that it keeps", "what attacks find", "why none"],
+        " again with it, and this page answers. The smallest limit that a run keeps is the upper end of its 95 %"
+        f" interval.{_on_the_upper_end(comparison)}",
+        "columns": [_subject_word(comparison), "smallest limit that it keeps", AT_MOST_HEADING, "why none"],
         "lines": [_smallest(result, comparison) for result in shown if not result.has_canaries],
     }
 
@@ -131,12 +136,32 @@ def _heading(lines: Sequence[Entry]) -> str:
     return "Not known yet" if ANSWERS_BY_VERDICT[NOT_DECIDED] in answers else "No"
 
 
+def _on_the_upper_end(comparison: Comparison) -> str:
+    """The reason why an upper end may lie above that of a table; empty where a single model was attacked."""
+    if _first(comparison).sides is not None:
+        return ""
+    return " Here it also allows for how much the models differ, so that it may lie a little above that of the tables."
+
+
+def _measured_heading(limit: Limit) -> str:
+    return "what attacks find" if limit.max_tpr is None else f"members found, of {crowd(limit.at):,}"
+
+
+def _beside_measured(why: str, result: Result, limit: Limit) -> str:
+    """A reason without the TPR that it begins with, which stands beside it."""
+    row = limit.highest(result) if limit.max_tpr is not None and result.attacks else None
+    return why if row is None else why.removeprefix(tpr_text(row)).lstrip(", ")
+
+
 def _measured(result: Result, limit: Limit) -> str:
-    """Measurements that are compared with the limit, TPRs in natural frequencies."""
+    """Measurements that are compared with the limit, TPRs as counts of the crowd that the heading names."""
     parts = []
     if limit.max_tpr is not None:
-        row = limit.highest(result) if result.attacks else None
-        parts.append("cannot be measured" if row is None else f"{detection_text(result, row)} ({row.attack})")
+        row, size = limit.highest(result) if result.attacks else None, crowd(limit.at)
+        if row is None:
+            parts.append(NOT_MEASURED)
+        else:
+            parts.append(f"{count(row.value or 0.0, size)} (up to {count(upper(row), size)}) by {row.attack}")
     if rest := _beside_tpr(limit):
         parts.append(rest.measured(result))
     return "; ".join(parts)
@@ -166,10 +191,13 @@ def _smallest(result: Result, comparison: Comparison) -> Entry:
     rounded = math.floor(least * 10**TPR_DIGITS + 1) / 10**TPR_DIGITS
     limit = replace(any_tpr, max_tpr=min(rounded, 1.0))
     word, why = limit.verdict(result, comparison)
+    answer = measured = NO_NUMBER
+    if word == WITHIN_LIMIT and row is not None:
+        answer, measured = f"gate.max_tpr={limit.most:g}", f"{count(limit.most, crowd(limit.at))} by {row.attack}"
     return {
         "title": label(result),
-        "answer": f"gate.max_tpr={limit.most:g}" if word == WITHIN_LIMIT else "–",
-        "measured": _measured(result, limit),
+        "answer": answer,
+        "measured": measured,
         "why": why or "",
         "attacks": _decisive(result, limit),
     }

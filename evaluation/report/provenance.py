@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,11 +48,13 @@ def _facts(private: Sequence[Result]) -> list[tuple[str, list[str]]]:
     values = {
         words: [getattr(result.statement, name) for result in private] for name, words in STATEMENT_FIELDS.items()
     }
-    return [
-        (words, [NO_NUMBER if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
-        for words, row in values.items()
-        if any(value is not None for value in row)
-    ]
+    return [(words, list(map(_fact, row))) for words, row in values.items() if any(value is not None for value in row)]
+
+
+def _fact(value: Any) -> str:
+    if value is None:
+        return NO_NUMBER
+    return f"{value:.4g}".replace("inf", "∞") if isinstance(value, float) else str(value)
 
 
 def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str]]]:
@@ -92,9 +95,10 @@ def provenance(results: Sequence[Result], command: str, table: str) -> dict[str,
 
 
 def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:
-    """Settings as they stand in a configuration file; in as few lines as possible with `flow`."""
-    style = None if flow else False
-    text: str = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, default_flow_style=style)
+    """Settings as they stand in a configuration file; in one line with `flow`."""
+    text: str = yaml.safe_dump(
+        dict(content), sort_keys=False, allow_unicode=True, default_flow_style=flow, width=math.inf
+    )
     return text.strip()
 
 

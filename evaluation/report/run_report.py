@@ -11,7 +11,7 @@ from typing import Any
 
 from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED
 from palisade.data.origins import UNKNOWN_ORIGINS, Origins
-from palisade.evaluation.choice import recommend
+from palisade.evaluation.choice import PASSED_OVER, recommend
 from palisade.evaluation.comparison import Comparison, check_comparable, ordered
 from palisade.evaluation.figures.curves import exposure, roc
 from palisade.evaluation.figures.extraction import recitation_figures
@@ -39,7 +39,6 @@ from palisade.evaluation.report.scope import (
     published,
 )
 from palisade.evaluation.report.sections import (
-    ATTACK_HEADINGS,
     EPSILON_BOUNDS,
     attack_tables,
     compared,
@@ -76,6 +75,7 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
     """Content of the page: what report.json holds, and what is told of it in words and tables."""
     runs = comparison.results
     names, table = _table_of_runs(comparison)
+    attack_headings, *attacks = attack_tables(comparison)
     network = f"{len(runs)} run{'s' * (len(runs) != 1)} of {content['network']}"
     alarms = [
         (
@@ -87,6 +87,8 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
     ]
     return {
         **content,
+        # The table of the verdict tells why the others may not leave.
+        "decided": [[line for line in lines if not line.startswith(PASSED_OVER)] for lines in content["decided"]],
         **promises(runs),
         "title": f"Privacy evaluation: {content['data']}",
         "what": f"{network}, {content['models']} models each. Membership inference attacks on exactly what would be"
@@ -95,14 +97,14 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "sections": SECTION_TEMPLATES,
         "words": REPORT_TEXT_HEADINGS,
         "fpr": f"{100 * FPR:g} %",
-        "attacks": attack_tables(comparison),
+        "attacks": attacks,
         "ideas": explained(
             runs,
             [name for entry in content["leave"] for line in entry["lines"] for name in line["attacks"]]
             + [name for entry in content["verdicts"] for name in entry["attacks"]],
             [name for result in runs for name in result.attacks],
         ),
-        "numbers": ATTACK_HEADINGS,
+        "numbers": attack_headings,
         "headings": names,
         "table": table,
         "frontier": comparison.has_frontier,

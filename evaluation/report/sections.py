@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
@@ -301,12 +301,23 @@ def _half(row: Row) -> float | None:
     return None if row.low is None or row.high is None else (row.high - row.low) / 2
 
 
-def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:
-    """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
+def attack_tables(comparison: Comparison) -> tuple[list[str], Lines, Lines]:
+    """Headings, the attacks on the runs that the verdict is about, and those on all others, to be looked up; a column
+    in which nothing stands is left out."""
     first = [result.run for _, result, _ in comparison.highlights]
-    runs = [result for result in comparison.results if result.attacks]
-    tables = {result.run: (label(result), _numbers(result)) for result in runs}
-    return [tables[run] for run in first if run in tables], [tables[run] for run in tables if run not in first]
+    numbers = {result.run: _numbers(result) for result in comparison.results if result.attacks}
+    columns = zip(*(line for lines in numbers.values() for line in lines), strict=True)
+    shown = [name for name, cells in zip(ATTACK_HEADINGS, columns, strict=False) if {*cells} != {NO_NUMBER}]
+    titles = {result.run: label(result) for result in comparison.results}
+
+    def tables(runs: Iterable[str]) -> Lines:
+        return [(titles[run], [_only(shown, line) for line in numbers[run]]) for run in runs if run in numbers]
+
+    return shown, tables(first), tables(run for run in numbers if run not in first)
+
+
+def _only(shown: Sequence[str], line: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell for name, cell in zip(ATTACK_HEADINGS, line, strict=True) if name in shown)
 
 
 def _numbers(result: Result) -> list[tuple[str, ...]]:

@@ -101,7 +101,7 @@ def grants(results: Sequence[Result]) -> list[Entry]:
         {
             "what": "other records, on which no model was trained",
             "granted": bool(population),
-            "words": f"{population:,}" if population else "split.population=0.1 sets some apart",
+            "words": f"{population:,} records" if population else "split.population=0.1 sets some apart",
         },
         {
             "what": "the weights of the model",

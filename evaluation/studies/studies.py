@@ -152,20 +152,27 @@ def study_rows(result: Result, *, target: str, varied: str, setting: str) -> lis
 
 
 def labels(results: Sequence[Result]) -> list[str]:
-    """Labels of the runs: the defense, and the settings in which it differs from most of the others."""
+    """Labels of the runs: the defense, and the settings in which a run differs from most others that have them; its
+    folder too where that leaves several alike."""
     settings = [
         {"seed": result.seed}
         | {key: value for key, value in must_agree(result.config).items() if not key.startswith("network.")}
+        | {"names.network": result.config["names"]["network"]}
         for result in results
     ]
     keys = sorted({key for values in settings for key in values})
-    usual = {key: Counter(str(values.get(key)) for values in settings).most_common(1)[0][0] for key in keys}
-    return [
+    usual = {
+        key: Counter(str(values[key]) for values in settings if key in values).most_common(1)[0][0] for key in keys
+    }
+    named = [
         ", ".join(
             [label(result)]
-            + [f"{key.removeprefix('names.')}={values.get(key)}" for key in keys if str(values.get(key)) != usual[key]]
+            + [f"{key.removeprefix('names.')}={values[key]}" for key in values if str(values[key]) != usual[key]]
         )
         for result, values in zip(results, settings, strict=True)
+    ]
+    return [
+        f"{name} ({result.run})" if named.count(name) > 1 else name for name, result in zip(named, results, strict=True)
     ]
 
 

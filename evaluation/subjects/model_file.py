@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from palisade.data.columns import UnknownWordsWarning
+from palisade.data.columns import Columns, UnknownWordsWarning, unknown_words_line
 from palisade.data.preprocessing import Scale
 from palisade.data.sequences import Sequences
 from palisade.data.settings import import_object, place
@@ -66,8 +67,14 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
             return np.asarray(release.predict(rows))
 
     def notes(sides: Sequence[Any]) -> list[str]:
-        unknown = [release.encode(rows)[1] for rows in sides]
-        return [f"Records hold {words}." for words in dict.fromkeys(unknown) if words is not None]
+        if not isinstance(release.preprocessing, Columns):
+            return []
+        unknown: dict[str, Counter[str]] = {}
+        for rows in sides:
+            for column, words in release.preprocessing.encode(rows).unknown.items():
+                unknown.setdefault(column, Counter()).update(words)
+        line = unknown_words_line(unknown)
+        return [] if line is None else [f"Records hold {line}."]
 
     return AuditedModel(
         name=f"release {folder}",

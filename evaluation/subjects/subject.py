@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Int64
 
 from palisade.attacks import Attack, ThreatModel, View
 from palisade.attacks.parts.thresholds import Threshold
@@ -140,10 +141,14 @@ def data_facts(run: Run) -> dict[str, Any]:
     data, split = run.dataset, run.dataset.split
     roles = {role: getattr(split, role) for role in SPLIT_ROLES}
     everyone = np.concatenate(list(roles.values()))
-    persons = None if split.record_persons is None else len(np.unique(split.record_persons[everyone]))
+
+    def persons_of(records: Int64[np.ndarray, " records"]) -> int | None:
+        return None if split.record_persons is None else len(np.unique(split.record_persons[records]))
+
     return {
         "records": len(everyone),
-        "persons": persons,
+        "persons": persons_of(everyone),
+        "pool_persons": persons_of(split.pool),
         "classes": [] if data.positional else list(data.classes),
         **({"vocabulary": len(data.classes)} if data.positional else {}),
         "roles": {role: len(records) for role, records in roles.items()},

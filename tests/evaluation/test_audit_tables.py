@@ -44,20 +44,32 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def audited(folder: Path, *words: str) -> dict[str, Any]:
+def audited(folder: Path, kind: str, *words: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
-        overrides = [*words, f"reports={folder}/reports", "label=y", f"release={folder}/released"]
+        overrides = [
+            f"audit={kind}", *words, f"reports={folder}/reports", "label=y", f"release={folder}/released",
+        ]  # fmt: skip
         settings: Any = OmegaConf.to_container(composed("evaluate", overrides), resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py"})
-    (report,) = (folder / "reports").glob("*/report.json")
-    return json.loads(report.read_text())
+    return json.loads((folder / "reports" / f"audit_{kind}" / "report.json").read_text())
 
 
 def test_a_model_that_leaks_plainly_audits_as_such(leaky: Path) -> None:
     sides = [f"members={leaky}/in.csv", f"nonmembers={leaky}/out.csv", "attack=[loss]"]
-    content = audited(leaky, "audit=model", *sides)
+    content = audited(leaky, "model", *sides)
     aucs = [row["value"] for row in _rows(content) if row.get("metric") == "auc" and row.get("attack") == "loss"]
     assert aucs and aucs[0] > 0.85
+
+
+def test_words_without_a_category_are_counted_once_over_both_sides(leaky: Path) -> None:
+    for name, wrong in (("in", 3), ("out", 2)):
+        frame = pd.read_csv(leaky / f"{name}.csv", dtype=str).head(40)
+        frame.loc[frame.index[:wrong], "a"] = "abc"
+        frame.to_csv(leaky / f"{name}_abc.csv", index=False)
+    sides = [f"records={leaky}/in_abc.csv", f"nonmembers={leaky}/out_abc.csv"]
+    content = audited(leaky, "records", *sides)
+    notes = [sentence for sentence in content["verdict"] if "no category" in sentence]
+    assert notes == ["Records hold words that are no category: 5 of a, such as 'abc'."]
 
 
 def _rows(content: Any) -> list[dict[str, Any]]:

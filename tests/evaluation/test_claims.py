@@ -99,7 +99,7 @@ def test_the_bound_that_is_shown_is_the_one_that_decides(make_violated: Callable
     assert ceiling == one_run(500, 100, 100, 1e-5, 0.05 / 40) < 0.98 * alone < alone
     assert shown == pytest.approx(one_run(500, 100, 99, 1e-5, 0.05 / 40), abs=0.01) and shown < ceiling
     assert entries[0]["bounds"][0][1] == bound_text(comparison.audit(many[0]), "one_run")
-    assert any("40 claims are tested together" in sentence for _, sentence in corrections(many))
+    assert any("40 are tested together" in sentence for _, sentence in corrections(many))
     assert not any("together" in sentence for _, sentence in corrections(many[:1]))
 
 

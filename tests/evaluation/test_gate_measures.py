@@ -60,7 +60,7 @@ def test_a_forest_that_knows_its_training_data_by_heart_passes_no_gate(forest: R
         lines, passed = gate(Comparison([forest]), Limit(name="gate", **limit))
         word = "not decided" if "max_tpr" in limit else "EXCEEDED"  # its scores only tie at that FPR
         assert not passed and lines[1].startswith(f"{word}: "), limit
-    assert "may be more" in gate(Comparison([forest]), Limit(name="gate", max_gap=0.05))[0][1]
+    assert "is more than the limit" in gate(Comparison([forest]), Limit(name="gate", max_gap=0.05))[0][1]
     within = gate(Comparison([forest]), Limit(name="gate", max_gap=0.5))
     assert within[1] and within[0][1].startswith("kept as far as an audit without shadows can tell: accuracy 1")
 
@@ -135,10 +135,15 @@ def test_runs_are_judged_by_auc_and_gap_as_well(make_result: Make) -> None:
     comparison = Comparison([result])
     assert Limit(name="gate", max_gap=0.085).verdict(result, comparison).word == WITHIN_LIMIT
     over = Limit(name="gate", max_gap=0.08).verdict(result, comparison)
-    assert over.word == LIMIT_EXCEEDED and over.why == "accuracy 7.0 points [5.7–8.3] lower on others may be more"
+    assert (
+        over.word == LIMIT_EXCEEDED
+        and over.why == "accuracy 7.0 points [5.7–8.3] lower on others may be more than the limit"
+    )
     highest = result.get(AUC, attack="lira").high or 0.0
     assert Limit(name="gate", max_auc=highest + 0.001).verdict(result, comparison).word == WITHIN_LIMIT
-    assert "by lira may be more" in (Limit(name="gate", max_auc=highest - 0.001).verdict(result, comparison).why or "")
+    assert "by lira may be more than the limit" in (
+        Limit(name="gate", max_auc=highest - 0.001).verdict(result, comparison).why or ""
+    )
     both = Limit(name="gate", max_tpr=0.05, max_gap=0.01)
     assert both.verdict(result, comparison).word == LIMIT_EXCEEDED, "one that is kept excuses no other"
     assert str(both).endswith("accuracy at most 1 points lower on others than on members")

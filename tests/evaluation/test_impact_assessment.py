@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 RUN_FACTS: dict[str, Any] = {
-    "records": 1797, "persons": 600, "classes": ["0", "1"], "roles": {}, "canaries": 0, "published": False,
-    "checksum": "hmac-sha256:00ff",
+    "records": 1797, "persons": 600, "pool_persons": 420, "classes": ["0", "1"], "roles": {"pool": 1258},
+    "canaries": 0, "published": False, "checksum": "hmac-sha256:00ff",
 }  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def test_it_is_filled_for_one_run(report: Path, monkeypatch: pytest.MonkeyPatch,
     page = report.with_name("impact_assessment.md").read_text(encoding="utf-8")
     for fact in (
         "# Data protection impact assessment: dp_sgd ε=4 on digits", "1,797 records of 600 persons, 2 classes",
+        "| of these, trained on | 1,258 records of 420 persons; ",
+        "section 1: 1,258 records of 420 persons are trained on",
         "Test accuracy: **91.0 % (95 % interval 90.2 to 91.8)**; without protection 97.0 %", "hmac-sha256:00ff",
         "the strongest attack tried, lira, reaches", "at 1 % false accusations: **1.4 % (95 % interval 1.0 to 1.7)**",
         "at 0.1 % false accusations: could not be measured", "differential privacy per record", "Not covered by it:",
@@ -85,7 +87,7 @@ def test_what_standards_ask_for_is_answered_by_numbers(
         "11.3.2": "ε = 3.99, δ = 0.000834 per record",
         "11.3.3": "strongest attack: 53.7 %, guessing has 50 %; at 1 % false accusations it finds 1.4 %",
         "NIST AI 100-2 E2025, NISTAML.033 Membership Inference": "AUC 0.534",
-        "GDPR, article 35(7)(a)": "1,797 records",
+        "GDPR, article 35(7)(a)": "section 1: 1,258 records are trained on",
         "35(7)(b)": "test accuracy 91.0 %",
         "35(7)(c)": "1.4 % (95 % interval 1.0 to 1.7) found",
         "35(7)(d)": "(ε = 3.99, δ = 0.000834)-differential privacy",

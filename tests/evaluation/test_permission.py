@@ -39,8 +39,11 @@ def test_those_that_keep_the_limit_may_leave(make_result: Make) -> None:
         "of 1,000 people who were in, at most 50 are found while 10 of 1,000 who were not are accused" in entry["limit"]
     )
     first, second = entry["lines"]
-    assert first["why"] == "" and first["measured"].startswith("of 1,000 people who were in, 17 (")
-    assert second["why"] and second["attacks"] == ["lira"]
+    assert (first["measured"], first["why"]) == ("17 (up to 21) by lira", "")
+    assert second["measured"] == "204 (up to 226) by lira" and second["why"].startswith("10.1 % by loss in model 0,")
+    near = {line["title"]: line["why"] for line in by_limit(comparison, Limit(name="gate", max_tpr=0.018))["lines"]}
+    assert near["l2 0.1"] == "may be more than the limit", "its number stands beside it"
+    assert second["attacks"] == ["lira"]
     assert (
         by_limit(comparison, Limit(name="gate", max_tpr=0.5))["heading"]
         == f"May it leave? {UNPROVEN_ANSWER.capitalize()}"
@@ -82,6 +85,7 @@ def test_the_smallest_limit_is_kept_and_the_next_smaller_one_is_not(make_result:
         entry["heading"] == "May it leave? Nobody has set a limit"
         and "gate.max_tpr=0.05 says: of 1,000" in entry["limit"]
     )
+    assert entry["columns"][2] == "members found at most, of 1,000"
     for line in entry["lines"]:
         (result,) = [one for one in comparison.results if line["title"] in ("undefended", "l2 0.1")
                      and one.is_undefended == (line["title"] == "undefended")]  # fmt: skip
@@ -89,11 +93,12 @@ def test_the_smallest_limit_is_kept_and_the_next_smaller_one_is_not(make_result:
         assert Limit(name="gate", max_tpr=smallest).verdict(result, comparison).word == WITHIN_LIMIT
         below = Limit(name="gate", max_tpr=round(smallest - 0.001, 3))
         assert below.verdict(result, comparison).word != WITHIN_LIMIT
+        assert line["measured"] == f"{1000 * smallest:.0f} by lira"
 
 
 def test_where_nothing_can_be_measured_no_limit_is_proposed(make_result: Make) -> None:
     (line,) = without_limit(Comparison([make_result(nonmembers=50)]))["lines"]
-    assert line["answer"] == "–" and line["measured"] == "cannot be measured" and "cannot be resolved" in line["why"]
+    assert line["answer"] == line["measured"] == "–" and "cannot be resolved" in line["why"]
     (line,) = by_limit(Comparison([make_result(roc={})]), Limit(name="gate", max_tpr=0.05))["lines"]
     assert line["answer"] == "not known" and "every attack was skipped" in line["why"]
 
@@ -128,7 +133,9 @@ def test_the_page_answers_first_and_the_public_one_without_numbers(make_result: 
             ("l2 0.1", UNPROVEN_ANSWER),
             ("undefended", "no"),
         ]
-        assert ("are found" in card.split("<table>")[1]) == (scope == "internal")
+        sentence, table = card.split("<table>")
+        assert "are found" in sentence and "are found" not in table, "once, not in each row"
+        assert ("(up to 21) by lira" in table) == (scope == "internal")
     write(comparison, tmp_path / "unset", "python evaluate.py", scope="public")
     assert "smallest limit that it keeps" not in (tmp_path / "unset" / "report.html").read_text()
 

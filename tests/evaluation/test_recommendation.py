@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from palisade.evaluation.result import Result
 from palisade.evaluation.utility import UTILITY_MEASURES
 from palisade.targets.guards import TopK
 from palisade.targets.guards.registry import label, register
+from palisade.targets.statement import Statement
+from tests.evaluation.conftest import claim
 
 Make = Callable[..., Result]
 FIVE_PERCENT_CHOICE = Limit(name="choose", max_tpr=0.05)
@@ -29,13 +32,30 @@ def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
     lines, best = recommend(Comparison(runs), FIVE_PERCENT_CHOICE)
     assert best is runs[1]
     assert lines[0] == "choose: at most 5 % of members found at 1 % FPR"
-    assert lines[1].startswith("l2 0.1 (mlp-l2-0.1): test accuracy 93.0 % [92.2–93.8], 1.7 % [1.3–2.1] by lira")
-    assert lines[2].endswith(
+    assert lines[1].startswith("l2 0.1 (mlp-l2-0.1): test accuracy 93.0 % [92.2–93.8], 1.7 % (up to 2.1 %) by lira")
+    assert lines[2].startswith("No proof stands behind it: ")
+    assert lines[3].endswith(
         "l2 0.2 leaks least (test accuracy 91.0 % [90.2–91.8]), and is the “best protected” of the report."
     )
-    assert "flatters" in lines[3]
-    assert lines[4] == "to ship it: python train.py ship=runs/digits/mlp-l2-0.1"
-    assert lines[5:] == ["not undefended (mlp-none-None): 7.7 % [6.6–8.7] by lira may be more"]
+    assert "flatters" in lines[4]
+    assert lines[5] == "to ship it: python train.py ship=runs/digits/mlp-l2-0.1"
+    assert lines[6:] == ["not undefended (mlp-none-None): 7.7 % (up to 8.7 %) by lira is more than the limit"]
+
+
+def test_a_choice_without_a_claim_says_so_and_names_the_best_with_one(make_result: Make) -> None:
+    clipped = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)
+    weak = make_result("dp_sgd", strength=math.inf, statement=clipped, accuracy=0.97, separation=0.2)
+    strict, useful = (
+        make_result("dp_sgd", strength=epsilon, statement=claim(epsilon), accuracy=accuracy, separation=0.1)
+        for epsilon, accuracy in ((1, 0.85), (4, 0.93))
+    )
+    lines, best = recommend(Comparison([weak, strict, useful]), FIVE_PERCENT_CHOICE)
+    assert best is weak and lines[2].startswith("Its gradients were clipped without noise, which is no differential")
+    assert "the most useful run within the limit is dp_sgd ε=4 (mlp-dp_sgd-4): test accuracy 93.0 %" in lines[2]
+    lines, _ = recommend(Comparison([weak]), FIVE_PERCENT_CHOICE)
+    assert lines[2].endswith("No run that states a guarantee keeps the limit.")
+    lines, best = recommend(Comparison([strict, useful]), FIVE_PERCENT_CHOICE)
+    assert best is useful and not any("No proof" in line for line in lines)
 
 
 def test_none_keeps_it_and_which_comes_nearest(make_result: Make) -> None:
@@ -43,7 +63,7 @@ def test_none_keeps_it_and_which_comes_nearest(make_result: Make) -> None:
         Comparison([make_result(separation=0.9), make_result("l2", strength=1.0, separation=0.7)]), FIVE_PERCENT_CHOICE
     )
     assert best is None
-    assert lines[1] == "none of 2 runs keeps it; l2 1 comes nearest, with 5.2 % [4.4–6.0] by lira"
+    assert lines[1] == "none of 2 runs keeps it; l2 1 comes nearest, with 5.2 % (up to 6.0 %) by lira"
     assert not any("ship=" in line for line in lines)
 
 

@@ -24,6 +24,7 @@ from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.studies.plots import study
 from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables
 from palisade.evaluation.studies.study_runs import run_study, same_secret, write_study
+from tests.evaluation.conftest import claim
 
 CONF_FOLDER = Path(__file__).parents[2] / "conf"
 OUTPUT_LEVELS = ("logits", "top-3", "label")
@@ -130,6 +131,29 @@ def test_labels_of_runs_name_what_differs(make_result: Callable[..., Result]) ->
     assert labels(runs) == [
         "l2 0.1", "l2 0.1, network=linear", "l2 0.1, membership.share=0.25", "undefended", "l2 0.1, seed=1",
     ]  # fmt: skip
+
+
+def test_settings_that_a_run_has_not_are_not_named_and_the_table_fits(make_result: Callable[..., Result]) -> None:
+    """As of experiment=shadow_mismatch: DP-SGD has a trainer of its own, and a linear network may be its choice."""
+    bare = make_result()
+    bare = replace(bare, config={**bare.config, "trainer": {"batch_size": 64, "optimizer": {"lr": 0.005}}})
+    node = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "trainer": {"batch_size": 64, "optimizer": {}}}
+    private = make_result("dp_sgd", strength=8, statement=claim(8))
+    private = replace(private, config={**bare.config, "defense": node, "names": {"network": "mlp"}})
+    linear = {"network": {"hidden": []}, "names": {"network": "linear"}}
+    fewer = {"membership": {"how": "bernoulli", "share": 0.25}}
+    runs = [private, *(replace(private, config={**private.config, **part}) for part in (linear, fewer)), bare]
+    named = labels(runs)
+    assert named == ["dp_sgd ε=8", "dp_sgd ε=8, network=linear", "dp_sgd ε=8, membership.share=0.25", "undefended"]
+    rows = [
+        row
+        for target, result in zip(named, runs, strict=True)
+        for setting in named
+        for row in study_rows(result, target=target, varied="shadows from", setting=setting)
+    ]
+    assert max(map(len, printed(rows).splitlines())) <= 120
+    same = replace(private, run="mlp-dp_sgd-0a1b")
+    assert labels([private, same]) == [f"dp_sgd ε=8 ({run.run})" for run in (private, same)]
 
 
 def fleet(seed: int, models: int, leak: float = 3.0, records: int = 300, **parts: Any) -> View:

@@ -288,7 +288,7 @@ def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[...,
     old = replace(result, config=config, audit={**result.audit, "ways": 3})
     said = [sentence for _, sentence in corrections([old])]
     assert said == [
-        "3 ways of auditing were tried, so that each bound on ε is one at p = 0.05/3, not 0.05",
+        "3 ways of auditing were tried, so that each bound on ε holds at p = 0.05/3, not 0.05",
         UNRECORDED_SHARE,
     ]
     file = io.StringIO()

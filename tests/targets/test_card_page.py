@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from docs.browser import Browser, find
+from palisade.evaluation.result import FPR, MAX_TIES_PER_FPR, tied_at
+from palisade.targets import card_page as card_page_module
 from palisade.targets.card_page import _preprocessing, card_page, written
 from palisade.targets.shipping import AUDIT_LIMITS
 from palisade.targets.statement import NOT_COVERED, Statement
@@ -34,7 +36,8 @@ def card(**changed: Any) -> dict[str, Any]:
         "data": {"name": "people", "classes": ["no", "<yes>"], "shape": [3], "records": 1258, "persons": None,
                  "checksum": "hmac-sha256:0a1b"},
         "network": {"name": "palisade.targets.networks.MLP", "settings": {"hidden": [128], "activation": "relu"}},
-        "defense": {"name": "dp_sgd", "epsilon": 8, "base": {"_target_": "palisade.defenses.none.NoDefense"}},
+        "defense": {"name": "dp_sgd", "epsilon": 8, "base": {"_target_": "palisade.defenses.none.NoDefense"},
+                    "delta": None, "secure_rng": False, "trainer": {"epochs": 5}},
         "guard": {"name": "topk", "settings": {"k": 3}, "note": "It protects nothing once the weights leak."},
         "access": "api", "recipe": {"epochs": 5, "batch_size": 128}, "base_recipes": [{"epochs": 7, "batch_size": 64}],
         "preprocessing": {"kind": "scale", "shift": [0.5] * 30}, "statement": claim.to_json(),
@@ -58,9 +61,9 @@ def test_the_page_has_the_facts_of_the_card() -> None:
     text = " ".join(text_of(card_page(card())).split())
     for fact in (
         "Card of the release: people", "1,258 records, each an input of shape [3]", "hmac-sha256:0a1b",
-        "2 classes: [no, <yes>]", "answers only: nobody but its owner holds the files",
+        "answers one of 2 classes: [no, <yes>]", "answers only: nobody but its owner holds the files",
         "palisade.targets.networks.MLP: hidden=[128], activation=relu",
-        "dp_sgd: epsilon=8, base=palisade.defenses.none.N",
+        "defense dp_sgd: epsilon=8 guard",
         "topk: k=3. It protects nothing once the weights leak.", "epochs=5, batch_size=128", "epochs=7, batch_size=64",
         "kind=scale, shift=[0.5, 0.5, 0.5, … 30 in all]", *NOT_COVERED, "m releases cost m times its ε.",
         "Not this model itself.", "noise multiplier σ 0.7007", "public size N 1258",
@@ -99,11 +102,37 @@ def test_a_card_without_audit_or_claim_says_so() -> None:
     bare = card(audit={"note": "Nothing.", "results": []}, statement=Statement.none().to_json(), access="weights")
     text = " ".join(text_of(card_page(bare)).split())
     assert "Nobody attacked models like this one" in text and "No formal guarantee." in text
-    assert "everything: no promise is made" in text and "whoever asks for them gets the weights" in text
+    assert "whoever asks for them gets the weights" in text
+    for of_a_promise in ("leaves out", "m times its ε", "neighboring relation", "unit of privacy"):
+        assert of_a_promise not in text, of_a_promise
     unresolved = [row for row in card()["audit"]["results"] if row["metric"] == "auc"]
     assert "The best attack (lira) has an AUC of 0.612 [0.551–0.673]; guessing has 0.5." in card_page(
         card(audit={"note": "", "results": unresolved})
     )
+
+
+def test_what_stands_above_a_promise_is_what_it_means() -> None:
+    warned = card()["statement"] | {"warnings": ["ε = 16 is above 10: vacuous as a guarantee"]}
+    text = " ".join(text_of(card_page(card(statement=warned))).split())
+    promised = text[: text.index("What attacks find")]
+    assert "Mind: ε = 16 is above 10: vacuous as a guarantee." in promised and "below 1 it is strong" in promised
+
+
+def test_ties_are_no_rate_of_nothing() -> None:
+    """A threshold that jumps over 1 % FPR: the TPR there is that of a smaller one."""
+    assert card_page_module.MOST_TIED == MAX_TIES_PER_FPR * FPR and tied_at(FPR) == card_page_module.TIED_METRIC
+    tied = [
+        {"attack": "correctness", "access": "label_only", "metric": metric, "value": value, "low": value, "high": value}
+        for metric, value in (("auc", 0.55), ("tpr@1%fpr", 0.0), ("tied@1%fpr", 0.97))
+    ]
+    text = " ".join(
+        text_of(card_page(card(audit={"note": "", "results": [*card()["audit"]["results"], *tied]}))).split()
+    )
+    assert "correctness label-only 0.550 [0.550–0.550] only ties not measured" in text and "best attack (lira)" in text
+    alone = card_page(card(audit={"note": "", "results": tied}))
+    assert "The best attack (correctness) has an AUC of 0.550" in alone and "are found while" not in alone
+    beyond = [{**row, "value": 0.2} if row["metric"] == "tpr@1%fpr" else row for row in tied]
+    assert "only ties" not in card_page(card(audit={"note": "", "results": beyond}))
 
 
 def test_nothing_of_a_card_runs_and_nothing_is_loaded() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, REFERENCE_NOT_COVERED, from_config
 from palisade.data.secret import Secret
 from palisade.targets.release import Release
-from palisade.targets.shipping import AUDIT_NOT_COVERED, ship
+from palisade.targets.shipping import AUDIT_NOT_COVERED, _fitter, _trained_bases, ship
 
 SMALL_RUN = ["trainer.epochs=3", "fleet.models=1"]
 AUDIT_ROWS = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]
@@ -55,6 +55,20 @@ def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, 
     assert any("taken from the pool without noise" in sentence for sentence in statement["not_covered"])
     assert card["audit"]["results"] == AUDIT_ROWS and "not this" in card["audit"]["note"]
     assert "m releases" in card["cost"] and "m times its ε and m times its δ" in card["cost"]
+
+
+@pytest.mark.parametrize(
+    ("words", "bases"),
+    [
+        (["defense=dp_sgd"], 0),
+        (["defense=deduplication", "defense@defense.base=dp_sgd"], 1),
+        (["defense=dp_sgd", "defense@defense.base=label_smoothing"], 0),
+    ],
+)
+def test_recipes_of_bases_are_those_that_train_something(compose, words, bases):
+    config = compose("data=digits", *SMALL_RUN, *words)
+    fitter = _fitter(config, from_config(config), Secret.from_text("s"))
+    assert len(list(_trained_bases(fitter))) == bases and len(fitter.base_recipes) >= 1
 
 
 def test_card_of_private_data_holds_neither_secret_nor_plain_hash(compose, table, tmp_path):
