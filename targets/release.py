@@ -162,8 +162,9 @@ class Release:
         return inputs
 
     def log_probabilities(self, texts: Sequence[str]) -> list[Float64[np.ndarray, "tokens"]]:
-        """Log-probability of every token of each text, in nats, as far as the release reads it; −inf where its guard
-        refuses the token, with what that leaves shared out among the others.
+        """Log-probability of every token of each text, in nats; −inf where its guard refuses the token, with what that
+        leaves shared out among the others. Texts that are longer than this release reads at once come in pieces, each
+        read from a beginning of its own.
 
         Args:
             texts: a list of texts.
@@ -172,11 +173,12 @@ class Release:
             ValueError: if this release is no language model.
         """
         tokens = self._tokens()
-        labels = tokens.labels(texts)
+        numbers = [tokens.encode(text) for text in texts]
+        labels = tokens.pieces(numbers)
         inputs = tokens.inputs_of(labels)
         answers = self.guard.answer(Query(inputs, self._logits(inputs), self.state, self._logits))
         own = own_log_probabilities(torch.from_numpy(answers), torch.from_numpy(labels)).numpy()
-        return [row[~np.isnan(row)] for row in own]
+        return np.split(own[labels != NO_TOKEN], np.cumsum([len(text) for text in numbers])[:-1])
 
     def generate(
         self, prompt: str | bytes, tokens: int, seed: int = 0, *, law: SamplingLaw | None = SAMPLING_LAW
