@@ -202,6 +202,7 @@ def show(console: Console, title: str, values: Values, digits: int, factor: floa
     for row in dict.fromkeys(row for row, _ in values):
         cells = (values.get((row, column)) for column in columns)
         table.add_row(row, *("–" if not cell else number(cell, digits, factor) for cell in cells))
+    console.print()
     console.print(table)
 
 
