@@ -120,7 +120,8 @@ def _with_secrets(
     canaries: Canaries, y: Int64[np.ndarray, "documents T"], split: Split, tokens: Sequences, seed: int
 ) -> PlantedDocuments:
     secrets = secrets_of(canaries, len(y), seed)
-    longest = max(len(tokens.encode(secret.text)) for secret in secrets)
+    # Every code is asked about, and a tokenizer that joins digits may not join those of another one.
+    longest = max(len(tokens.encode(secret.prefix)) for secret in secrets) + canaries.digits
     if longest > tokens.length:
         raise ValueError(
             f"data.length={tokens.length}: expected at least {longest}, the tokens of a secret (canary.kind=secret);"

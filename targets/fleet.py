@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -110,6 +111,17 @@ class Fleet:
     def predict(self, x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records *positions classes"]:
         """Logits of every model for every record, in evaluation mode; of documents at every position."""
         return np.stack([torch.cat([*parts]).cpu().numpy() for parts in self._parts(x)])
+
+    @contextmanager
+    def loaded(self, position: int) -> Iterator[Callable[[Real[np.ndarray, "records ..."]], np.ndarray]]:
+        """Logits of one of these models, for many questions in a row: its weights are read once.
+
+        Until the block ends nothing else may be asked of the fleet.
+        """
+        self.network.to(self.device).eval()
+        self.network.load_state_dict(self.states[position])
+        yield lambda x: self._logits(x).cpu().numpy()
+        self.network.to(CPU)
 
     def answers(
         self, x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, "records *positions"]

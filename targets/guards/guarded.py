@@ -112,8 +112,9 @@ class Guarded:
             tokens: how many are to follow each at most.
             begin: the token that begins a document.
         """
-        next_logits = next_logits_of(lambda x: self.fleet.one(0).predict(x)[0], begin)
-        return generate(next_logits, prompts, tokens, barrier=self.guard.barrier(self.states[0]))
+        with self.fleet.loaded(0) as predict:
+            next_logits = next_logits_of(predict, begin)
+            return generate(next_logits, prompts, tokens, barrier=self.guard.barrier(self.states[0]))
 
     def _asker(self, position: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda x: self.fleet.one(position).predict(x)[0]

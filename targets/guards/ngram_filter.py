@@ -91,8 +91,8 @@ class NgramFilter(ABC):
         exact = "no other" if rate == 0 else f"about one in {1 / rate:,.0f} others"
         return (
             f"Refuses whatever would complete {self.n} tokens in a row of a training text, and {exact}. Whoever asks"
-            " for the true continuation learns by the refusal that a text was used. Asked in capitals, the model goes"
-            " on."
+            " for the true continuation learns by the refusal that a text was used. Asked in capitals, the model may"
+            " go on."
         )
 
 

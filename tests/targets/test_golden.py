@@ -49,7 +49,8 @@ def test_numbers_change_only_with_the_version(compose, defense):
 @pytest.mark.parametrize("defense", GOLDEN_NORMS_OF_TIED)
 def test_numbers_of_tied_language_models_change_only_with_the_version(compose, tmp_path, defense):
     rng = np.random.default_rng(0)
-    (tmp_path / "own.csv").write_text("\n".join(["text", *(" ".join(rng.choice(DOCUMENT_WORDS, 4)) for _ in range(60))]))
+    texts = [" ".join(rng.choice(DOCUMENT_WORDS, 4)) for _ in range(60)]
+    (tmp_path / "own.csv").write_text("\n".join(["text", *texts]))
     sizes = ["data.length=16", "split.pool=40", "split.validation=0", "split.population=10", "trainer.batch_size=10"]
     sizes += [f"network._target_={__name__}.TiedGPT"]
     if defense == "dp_sgd":
