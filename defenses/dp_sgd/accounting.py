@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.analysis import rdp as renyi
-from scipy import special
 
-TERMS_AT_ONCE = 128
-LEAST_LOG_TERM = -30.0
-"""Logarithm of the terms of a series at which Opacus ends it."""
+# Opacus sums the same series anew for every question about the same q and σ, some milliseconds an order.
+renyi._compute_log_a = lru_cache(maxsize=8192)(renyi._compute_log_a)
+
 PRV_LIMIT = 1500.0
 """Above this Rényi ε, RDP alone: its looseness no longer matters, and the composition's domain grows with it."""
 PRV_MIN_DELTA = 1e-12
@@ -34,36 +33,6 @@ CURVE_POINTS = 200
 CURVE_END = 30.0
 """Beyond this ε a ceiling e^ε·FPR says nothing at any FPR that could be measured."""
 CURVE_DELTA = 1e-9
-
-
-def log_a_of_fraction(q: float, sigma: float, alpha: float) -> float:
-    """log A_α of a fractional order (Mironov, Talwar & Zhang 2019, section 3.3): Opacus's terms, side by side.
-
-    Args:
-        q: sampling rate, in (0, 1).
-        sigma: noise multiplier, above 0.
-        alpha: Rényi order, above 1 and no whole number.
-    """
-    turn, spread, start = sigma**2 * math.log(1 / q - 1) + 0.5, 2 * sigma**2, 0
-    signs: list[Any] = []
-    logs: list[Any] = []
-    while not logs or not (logs[-1].max(axis=0) < LEAST_LOG_TERM).any():
-        i = np.arange(start, start := start + TERMS_AT_ONCE, dtype=np.float64)
-        j, coefficients = alpha - i, special.binom(alpha, i)
-        below = i * math.log(q) + j * math.log1p(-q) + (i * i - i) / spread + special.log_ndtr((turn - i) / sigma)
-        above = j * math.log(q) + i * math.log1p(-q) + (j * j - j) / spread + special.log_ndtr((j - turn) / sigma)
-        logs.append(np.log(np.abs(coefficients)) + np.stack([below, above]))
-        signs.append(np.sign(coefficients))
-    terms, weights = np.concatenate(logs, axis=1), np.concatenate(signs)
-    end = int(np.argmax(terms.max(axis=0) < LEAST_LOG_TERM)) + 1
-    total, sign = special.logsumexp(terms[:, :end], b=np.broadcast_to(weights[:end], (2, end)), return_sign=True)
-    return float(total) if sign > 0 else _opacus_log_a(q, sigma, alpha)
-
-
-# Opacus sums the series term by term, for every question about the same q and σ anew: seconds for one search of a σ.
-_opacus_log_a = renyi._compute_log_a_for_frac_alpha
-renyi._compute_log_a_for_frac_alpha = log_a_of_fraction
-renyi._compute_log_a = lru_cache(maxsize=8192)(renyi._compute_log_a)
 
 
 class Phase(NamedTuple):
