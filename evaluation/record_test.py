@@ -25,7 +25,7 @@ from palisade.attacks import (
 )
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.measuring.baselines import blind_test
+from palisade.evaluation.measuring.baselines import blind_test, with_copies_together
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
 from palisade.evaluation.result import DIFFERENCE_ALPHA, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.dataset_inference import weighed
@@ -356,6 +356,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         raise ValueError(
             f"threat.audit={attack.name}: expected an attack that can run, and it {reason}, or choose another"
         )
+    view = with_copies_together(view)
     place, scores = order_of(view.records), attack.score(view)[0]
     count = int(view.membership[0].sum()) - known
     asked, others = place < count, ~view.membership[0]
@@ -417,8 +418,8 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
         cautions.append(
             Flag(
                 "several records a person",
-                "The p-values take records as independent, and those of one person are not: the test of all records"
-                " and the corrections are too sure. Ask about one record a person.",
+                "The p-values take records as independent, and those of one person, or copies of one text, are not: the"
+                " test of all records and the corrections are too sure. Ask about one record a person.",
             )
         )
     if 1 / (nonmembers + 1) > alpha / count:

@@ -208,6 +208,21 @@ def blind_test(
     return BlindTest(scores=scores, p=p, spread=spread)
 
 
+def with_copies_together(view: View) -> View:
+    """The view of a language model with copies of a text on one side as one person's, whose fate they share.
+
+    A fit on some of them would know the side of the others. Where persons are known nothing changes.
+
+    Args:
+        view: of one model; its features are counts of the words of texts.
+    """
+    if view.tokens is None or view.features is None or view.persons is not None:
+        return view
+    content = np.column_stack([view.features, view.membership[0]])
+    copies = np.unique(content, axis=0, return_inverse=True)[1].reshape(-1)
+    return view if len(np.unique(copies)) == len(copies) else view.altered(persons=copies)
+
+
 def permutation_test(
     score: Callable[[Members], Scores], members: Members, persons: Int[np.ndarray, "records"] | None, own: Scores
 ) -> tuple[float, float | None]:
