@@ -25,7 +25,7 @@ from palisade.attacks import (
 )
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.measuring.baselines import blind_test, with_copies_together
+from palisade.evaluation.measuring.baselines import blind_test, distinct_texts
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
 from palisade.evaluation.result import DIFFERENCE_ALPHA, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.dataset_inference import weighed
@@ -356,7 +356,6 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         raise ValueError(
             f"threat.audit={attack.name}: expected an attack that can run, and it {reason}, or choose another"
         )
-    view = with_copies_together(view)
     place, scores = order_of(view.records), attack.score(view)[0]
     count = int(view.membership[0].sum()) - known
     asked, others = place < count, ~view.membership[0]
@@ -364,9 +363,10 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name}: expected an attack that scores every record; choose another")
     p = p_values(scores[as_in_file], scores[others])
-    dataset = None
-    if view.tokens is not None and min(units(view.persons, asked), units(view.persons, others)) >= LEAST_TO_HALVE:
-        dataset = infer_dataset(view, asked, others)
+    dataset, first = None, distinct_texts(view)
+    sides = asked & first, others & first
+    if view.tokens is not None and min(units(view.persons, side) for side in sides) >= LEAST_TO_HALVE:
+        dataset = infer_dataset(view, *sides)
     right, largest, right_outside, largest_outside = accuracies(view, {"records": asked, NONMEMBER_GROUP: others})
     return AskedRecords(
         attack=attack.name,
@@ -376,7 +376,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         scores=scores[as_in_file],
         p=p,
         nonmembers=int(others.sum()),
-        all_together=of_all(scores[asked], scores[others]),
+        all_together=of_all(*(scores[side] for side in sides)),
         used=used_share(scores[asked], scores[others], scores[~asked & ~others] if known else None, alpha=alpha),
         alpha=alpha,
         accuracy=(right, right_outside),
@@ -388,10 +388,11 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
 
 
 def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list[Flag]:
-    compared = asked | ~view.membership[0]
+    first = distinct_texts(view)
+    compared, others = (asked | ~view.membership[0]) & first, ~view.membership[0] & first
     count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
     cautions = []
-    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= MIN_RECORDS_PER_SIDE:
+    if min(units(view.persons, asked & first), units(view.persons, others)) >= MIN_RECORDS_PER_SIDE:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
         tested = blind_test(features, view.labels[compared], asked[compared], persons)
@@ -418,8 +419,8 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
         cautions.append(
             Flag(
                 "several records a person",
-                "The p-values take records as independent, and those of one person, or copies of one text, are not: the"
-                " test of all records and the corrections are too sure. Ask about one record a person.",
+                "The p-values take records as independent, and those of one person are not: the test of all records"
+                " and the corrections are too sure. Ask about one record a person.",
             )
         )
     if 1 / (nonmembers + 1) > alpha / count:

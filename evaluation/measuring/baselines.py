@@ -208,19 +208,20 @@ def blind_test(
     return BlindTest(scores=scores, p=p, spread=spread)
 
 
-def with_copies_together(view: View) -> View:
-    """The view of a language model with copies of a text on one side as one person's, whose fate they share.
+def distinct_texts(view: View) -> Members:
+    """The first of all copies of each text on one side, which alone tell something new; of other records all.
 
-    A fit on some of them would know the side of the others. Where persons are known nothing changes.
+    A fit on some copies would know the side of the others.
 
     Args:
-        view: of one model; its features are counts of the words of texts.
+        view: of one model; features of texts are counts of their words.
     """
-    if view.tokens is None or view.features is None or view.persons is not None:
-        return view
-    content = np.column_stack([view.features, view.membership[0]])
-    copies = np.unique(content, axis=0, return_inverse=True)[1].reshape(-1)
-    return view if len(np.unique(copies)) == len(copies) else view.altered(persons=copies)
+    first = np.ones(view.records, dtype=np.bool_)
+    if view.tokens is not None and view.features is not None and view.persons is None:
+        content = np.column_stack([view.features, view.membership[0]])
+        first[:] = False
+        first[np.unique(content, axis=0, return_index=True)[1]] = True
+    return first
 
 
 def permutation_test(
