@@ -26,7 +26,7 @@ from palisade.attacks import (
 )
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.measuring.baselines import blind_test
+from palisade.evaluation.measuring.baselines import blind_test, distinct_texts
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
 from palisade.evaluation.result import DIFFERENCE_ALPHA, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.dataset_inference import weighed
@@ -364,9 +364,10 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name}: expected an attack that scores every record; choose another")
     p = p_values(scores[as_in_file], scores[others])
-    dataset = None
-    if view.tokens is not None and min(units(view.persons, asked), units(view.persons, others)) >= LEAST_TO_HALVE:
-        dataset = infer_dataset(view, asked, others)
+    dataset, first = None, distinct_texts(view)
+    sides = asked & first, others & first
+    if view.tokens is not None and min(units(view.persons, side) for side in sides) >= LEAST_TO_HALVE:
+        dataset = infer_dataset(view, *sides)
     right, largest, right_outside, largest_outside = accuracies(view, {"records": asked, NONMEMBER_GROUP: others})
     return AskedRecords(
         attack=attack.name,
@@ -376,7 +377,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         scores=scores[as_in_file],
         p=p,
         nonmembers=int(others.sum()),
-        all_together=of_all(scores[asked], scores[others]),
+        all_together=of_all(*(scores[side] for side in sides)),
         used=used_share(scores[asked], scores[others], scores[~asked & ~others] if known else None, alpha=alpha),
         alpha=alpha,
         accuracy=(right, right_outside),
@@ -388,10 +389,11 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
 
 
 def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list[Flag]:
-    compared = asked | ~view.membership[0]
+    first = distinct_texts(view)
+    compared, others = (asked | ~view.membership[0]) & first, ~view.membership[0] & first
     count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
     cautions = []
-    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= MIN_RECORDS_PER_SIDE:
+    if min(units(view.persons, asked & first), units(view.persons, others)) >= MIN_RECORDS_PER_SIDE:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
         tested = blind_test(features, view.labels[compared], asked[compared], persons)

@@ -127,6 +127,12 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
         console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
 
 
+def foretells_tokens(result: Result) -> bool:
+    """True of one language model, whose accuracy is about tokens, which have no largest class."""
+    rows = (result.find(LARGEST_CLASS, group=group) for group in (MEMBER_GROUP, NONMEMBER_GROUP))
+    return result.sides is not None and all(row is not None and row.value is None for row in rows)
+
+
 def accuracy_text(results: Sequence[Result]) -> Text | None:
     """Accuracy of one model on members and on others; of runs what it is to be compared with, the largest class; None
     where that was not measured."""
@@ -136,6 +142,10 @@ def accuracy_text(results: Sequence[Result]) -> Text | None:
         words = f"the largest class has {percent(share)} of the test records"
         return None if share is None else Text.assemble(heading, words)
     inside, outside = (percent(row, interval=True) for row in first.accuracies)
+    if foretells_tokens(first):
+        known = any(row is not None and row.value is not None for row in first.accuracies)
+        words = f"{inside} of those of members, {outside} of those of non-members"
+        return Text.assemble(("tokens foretold: ", "dim"), words) if known else None
     largest = [percent(first.find(LARGEST_CLASS, group=group)) for group in (MEMBER_GROUP, NONMEMBER_GROUP)]
     return Text.assemble(
         heading,

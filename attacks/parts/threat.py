@@ -155,7 +155,9 @@ class ThreatModel:
         if (name := view.tokens.lacking(self.tokens, self.base)) is None:
             return None
         if name.startswith("base_") and view.tokens.base_log_probabilities is None:
-            return "needs the public model that training began with; network.base=<folder> names it"
+            return (
+                "needs the public model that training began with; network.base=<folder>, in audits base_model, names it"
+            )
         return f"needs {LACKING_WORDS[name.removeprefix('base_')]}"
 
     def _missing_of_signals(self, view: View) -> str | None:

@@ -208,6 +208,22 @@ def blind_test(
     return BlindTest(scores=scores, p=p, spread=spread)
 
 
+def distinct_texts(view: View) -> Members:
+    """The first of all copies of each text on one side, which alone tell something new; of other records all.
+
+    A fit on some copies would know the side of the others.
+
+    Args:
+        view: of one model; features of texts are counts of their words.
+    """
+    first = np.ones(view.records, dtype=np.bool_)
+    if view.tokens is not None and view.features is not None and view.persons is None:
+        content = np.column_stack([view.features, view.membership[0]])
+        first[:] = False
+        first[np.unique(content, axis=0, return_index=True)[1]] = True
+    return first
+
+
 def permutation_test(
     score: Callable[[Members], Scores], members: Members, persons: Int[np.ndarray, "records"] | None, own: Scores
 ) -> tuple[float, float | None]:

@@ -31,7 +31,7 @@ from palisade.evaluation.result import (
     Row,
     tpr_at,
 )
-from palisade.evaluation.table import RATE_HEADINGS, TextTable, attacks_on_model, drawn, rates
+from palisade.evaluation.table import RATE_HEADINGS, TextTable, attacks_on_model, drawn, foretells_tokens, rates
 
 AUDIT_COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
 """Columns of results.csv, named as in that of runs."""
@@ -140,6 +140,10 @@ def tables(result: Result) -> list[PageTable]:
         for words, group, row in sides
     ]
     columns = ("records", "accuracy", "share of the largest class")
+    if foretells_tokens(result):
+        foretold = TextTable(("records", "tokens foretold"), ("tokens foretold",), [line[:2] for line in lines])
+        caption = "Share of the tokens that are the model’s most likely ones; – where it does not say which are."
+        return [*shown, PageTable(heading="Tokens foretold", caption=caption, content=foretold)]
     shown.append(
         PageTable(
             heading="Accuracy",
@@ -316,6 +320,9 @@ def most_suspect(asked: AskedRecords) -> TextTable:
         )
         for k in order.tolist()
     ]
+    if asked.texts:  # which have no class
+        columns = tuple(name for name in RECORD_COLUMNS if name != "class")
+        return TextTable(columns, columns[1:], [(line[0], *line[2:]) for line in lines])
     return TextTable(RECORD_COLUMNS, RECORD_COLUMNS[1:], lines)
 
 

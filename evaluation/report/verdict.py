@@ -8,6 +8,7 @@ from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.labels import canary_text, compare_with_guessing, detection_text, label, series_label
+from palisade.evaluation.measuring.baselines import of_base
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
@@ -85,6 +86,17 @@ def grants(results: Sequence[Result]) -> list[Entry]:
     population = first.dataset.get("roles", {}).get("population", 0)
     shadows = sorted({count for result in results if (count := shadows_of(result))})
     weights = first.threat == "white_box"
+    base: list[Entry] = (
+        [
+            {
+                "what": "the public model that training began with",
+                "granted": True,
+                "words": "what it says of every token, too",
+            }
+        ]
+        if any(result.find(of_base(result.utility.metric)) for result in results)
+        else []
+    )
     record_words = "the text of the record" if "vocabulary" in first.dataset else "the record and its true class"
     return [
         {"what": "answers of the model", "granted": True, "words": _answers(results)},
@@ -103,6 +115,7 @@ def grants(results: Sequence[Result]) -> list[Entry]:
             "granted": bool(population),
             "words": f"{population:,} records" if population else "split.population=0.1 sets some apart",
         },
+        *base,
         {
             "what": "the weights of the model",
             "granted": weights,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ class LocalModel:
                 f"{name}: expected the folder of a release, of a run, or of a model with {CONFIGURATION_FILE} and"
                 " safetensors, since nothing is downloaded; give one"
             )
-        tokens, answers = reader(path)
+        with renamed({f"data.tokens={path}": name, f"network.path={path}": name, str(path): name}):
+            tokens, answers = reader(path)
         if not isinstance(tokens, Sequences):
             raise ValueError(f"{name}: expected a language model with text=<column>, and it classifies; leave text out")
         return cls(name=name, tokens=tokens, answers=answers)
@@ -92,6 +94,22 @@ class LocalModel:
         y = self.tokens.pieces(numbers)
         answered = self.answers(self.tokens.inputs_of(y), y)[0][y != NO_TOKEN]
         return np.split(answered, np.cumsum([len(own) for own in numbers])[:-1])
+
+
+@contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Puts the setting that the user gave in the place of one that a ValueError begins with.
+
+    Args:
+        names: what an error may begin with, and the setting in its place.
+    """
+    try:
+        yield
+    except ValueError as error:
+        key = next((key for key in names if str(error).startswith(f"{key}:")), None)
+        if key is None:
+            raise
+        raise ValueError(names[key] + str(error).removeprefix(key)) from None
 
 
 def of_texts(setting: str, folder: str, base: str | None) -> AuditedModel:
@@ -164,12 +182,14 @@ def _of_run(folder: Path) -> tuple[Any, Answers]:
 def _of_hugging_face(folder: Path) -> tuple[Any, Answers]:
     import torch
 
-    from palisade.data.subwords import tokens_of
+    from palisade.data.subwords import TOKENIZER_FILE, tokens_of
     from palisade.targets.device import chosen
     from palisade.targets.fleet import Fleet
     from palisade.targets.hugging_face import WEIGHTS_PATTERN, HuggingFaceModel, configuration_of, longest
     from palisade.targets.network_maker import check_causal
 
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise ValueError(f"{folder}: expected {TOKENIZER_FILE} beside the model; save its tokenizer there, too")
     if not any(folder.glob(WEIGHTS_PATTERN)):
         raise ValueError(f"{folder}: expected weights as safetensors, and there are none; save the model there anew")
     length = min(MAX_WINDOW, longest(configuration_of(folder)) or MAX_WINDOW)

@@ -17,11 +17,16 @@ from commands import commands_of
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from palisade.attacks import LossThreshold, TokenAnswers, View
 from palisade.data.sequences import LEAST_LOGPROB
 from palisade.evaluate import evaluate_runs
+from palisade.evaluation.measuring.baselines import blind_test, distinct_texts
+from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.statistics.dataset_inference import weighed
+from palisade.evaluation.subjects.answers import order_of
 from palisade.evaluation.subjects.completions import Completions
 from palisade.evaluation.subjects.local_texts import LocalModel
+from palisade.evaluation.subjects.texts import word_counts
 from palisade.targets.release import Release
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -362,3 +367,48 @@ def test_what_is_no_language_model_of_this_machine_is_refused(
     asked = () if words[0].startswith("model=") else (f"release={next(local.glob('released/*'))}",)
     with pytest.raises(ValueError, match=message):
         run("audit=records", *asked, "text=story", "records=in.csv", "nonmembers=out.csv", *words)
+
+
+def view_of_texts(used: list[str], others: list[str]) -> View:
+    """A model that never saw any of them."""
+    place = order_of(len(used) + len(others))
+    texts = np.array([*used, *others])[place]
+    lengths = np.array([len(text.split()) for text in texts])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    rngs = (np.random.default_rng(list(text.encode())) for text in texts)  # copies have the same answers
+    log_p = np.stack([rng.exponential(size=mask.shape[1]) for rng in rngs])
+    tokens = TokenAnswers(log_probabilities=-np.where(mask, log_p, 0.0)[None], mask=mask)
+    membership = place < len(used)
+    return View(
+        signals=tokens.rows(), labels=np.zeros(len(texts), dtype=int), membership=membership[None], tokens=tokens,
+        features=word_counts(texts),
+    )  # fmt: skip
+
+
+def test_copies_of_a_text_count_once() -> None:
+    """Fits on some copies would know the others' side: there would be no verdict on what nobody could tell apart."""
+    used, others = documents(11, 20), documents(12, 40)
+    view = view_of_texts([*used, *used], others)
+    assert distinct_texts(view).sum() == 60
+    asked = ask_records(view, LossThreshold(), alpha=0.05)
+    alone = ask_records(view_of_texts(used, others), LossThreshold(), alpha=0.05)
+    assert not asked.no_verdict and len(asked.p) == 40
+    assert asked.all_together.p == pytest.approx(alone.all_together.p, abs=0.03)
+    assert blind_test(view.features, view.labels, view.membership[0]).p <= 0.05  # with the copies
+
+
+def test_documents_have_no_class(arrays: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("audit=records", "records=in.npz", "nonmembers=out.npz", "name=documents")
+    assert "class" not in capsys.readouterr().out.split("All ")[0]
+    run("audit=outputs", "members=in.npz", "nonmembers=out.npz", "attack=quick")
+    printed = capsys.readouterr().out
+    assert "largest class" not in printed and "accuracy" not in printed
+
+
+def test_errors_name_the_setting_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^base_model=.*: expected tokenizer.json beside the model; "):
+        LocalModel.of("base_model", str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^model=.*: expected weights as safetensors, "):
+        LocalModel.of("model", str(tmp_path))
