@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from palisade.targets.checkpoints import written_together
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.digests import DIGEST_SUFFIX, WEIGHTS_SUFFIX, write_weights
 from palisade.targets.engines import worker
-from palisade.targets.files import PART_PREFIX, replacing
+from palisade.targets.files import PART_PREFIX, naming, replacing
 from palisade.targets.progress import LOG_FILE, WorkerNotes
 
 SECRET_PATH = Path("private") / "secret"
@@ -124,10 +125,12 @@ class Parcel:
         os.environ[DEVICE_VARIABLE] = self.device
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # shipped data are only read
         contents = dict(zip(self.names, files, strict=True))
-        with tempfile.TemporaryDirectory(prefix="palisade-") as root:
+        node = platform.node()  # for errors that name a file: it lies there
+        with tempfile.TemporaryDirectory(prefix=f"palisade-{node}-", ignore_cleanup_errors=True) as root:
             folders = {number: Path(root, str(number), name) for number, name in self.names.items()}
-            for number, folder in folders.items():
-                unpacked(folder, contents[number])
+            with naming(Path(root)):
+                for number, folder in folders.items():
+                    unpacked(folder, contents[number])
             keys: dict[Path, Secret] = {
                 folder / SECRET_PATH: DerivedKeys(partial(ask, number), user_chosen=self.user_chosen[number])
                 for number, folder in folders.items()

@@ -8,8 +8,9 @@ import importlib.util
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,10 @@ MAX_RETRIES = 3
 """Of a task whose worker or node died: nodes of clusters come and go."""
 MAX_WAITING_WORKERS = 10_000
 """Workers that may wait for keys at a time."""
+MAX_CHARACTERS_OF_REASON = 300
+"""Part of Ray's message in an error."""
+FAREWELL_SECONDS = 10.0
+"""Time that the thread which answers tasks has to end: Ray ends a process that asks a cluster it has left."""
 
 _session: RaySession | None = None
 
@@ -127,14 +132,15 @@ class RayEngine(WorkEngine):
             import ray
 
             try:
-                ray.init(
-                    address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
-                )
-            except ConnectionError as error:
+                with _unnamed_command():
+                    ray.init(
+                        address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
+                    )
+            except (ConnectionError, ValueError, RuntimeError) as error:  # none there, no address, another version
                 raise ValueError(
-                    f"engine.address={self.address}: expected a Ray cluster that runs ({error}); start one with"
-                    " `ray start --head`, or choose engine.address=local"
-                ) from error
+                    f"engine.address={self.address}: expected a Ray cluster that runs ({_short(error)}); start one"
+                    " with `ray start --head`, or choose engine.address=local"
+                ) from None
             _session = RaySession()
             atexit.register(disconnect)
         return _session
@@ -146,8 +152,22 @@ def disconnect() -> None:
     if _session is not None:
         import ray
 
-        _session = None
+        session, _session = _session, None
+        session.close()
         ray.shutdown()
+
+
+@contextmanager
+def _unnamed_command() -> Iterator[None]:
+    """Ray keeps the command line of whoever connects in its table of jobs, and with it a secret that stands there."""
+    from ray._private import utils
+
+    name = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "palisade"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = name
 
 
 class RaySession:
@@ -158,14 +178,24 @@ class RaySession:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        desk = ray.remote(KeyDesk).options(num_cpus=0, max_concurrency=MAX_WAITING_WORKERS, scheduling_strategy=here)
+        desk = ray.remote(KeyDesk).options(
+            num_cpus=0, max_concurrency=MAX_WAITING_WORKERS, scheduling_strategy=here, max_restarts=-1,
+            max_task_retries=-1,
+        )  # fmt: skip
         self.desk: Any = desk.remote()
         self.task: Any = ray.remote(carried_out)
         self.folders: list[Path] = []
         self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
         self._checked: set[OwnFile] = set()
-        threading.Thread(target=self._answer, daemon=True).start()
+        self._answering = threading.Thread(target=self._answer, daemon=True)
+        self._answering.start()
+
+    def close(self) -> None:
+        """Closes the desk, so that nothing here asks Ray for anything any more."""
+        with suppress(Exception):  # whatever became of the cluster
+            self.desk.close.remote()
+            self._answering.join(FAREWELL_SECONDS)
 
     def number(self, folder: Path) -> int:
         """Number by which tasks know a run."""
@@ -209,38 +239,45 @@ class RaySession:
         self._checked |= files
 
     def _answer(self) -> None:
-        """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""
+        """Derives keys for tasks until the desk is closed: a thread, since the command waits for results."""
         import ray
 
         with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster was left
-            while True:
-                asked, number, question = ray.get(self.desk.next.remote())
+            while (waiting := ray.get(self.desk.next.remote())) is not None:
+                asked, number, question = waiting
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))
 
 
 class KeyDesk:
-    """Hands questions of tasks to the driver, and its answers back: an actor, which holds no secret."""
+    """Hands questions of tasks to the driver, and its answers back: an actor, which holds no secret.
+
+    If its process dies, Ray starts another one and makes the calls again that wait for it; questions have names that
+    are used once, so that an answer to the dead one is nobody else's.
+    """
 
     def __init__(self) -> None:
-        self.questions: asyncio.Queue[tuple[int, int, KeyQuestion]] = asyncio.Queue()
-        self.waiting: dict[int, asyncio.Future[bytes]] = {}
-        self.asked = 0
+        self.questions: asyncio.Queue[tuple[str, int, KeyQuestion] | None] = asyncio.Queue()
+        self.waiting: dict[str, asyncio.Future[bytes]] = {}
 
     async def ask(self, number: int, question: KeyQuestion) -> bytes:
         """The key that a task asks for, of the run of a number."""
-        self.asked += 1
-        asked, answered = self.asked, asyncio.get_running_loop().create_future()
+        asked, answered = uuid.uuid4().hex, asyncio.get_running_loop().create_future()
         self.waiting[asked] = answered
         await self.questions.put((asked, number, question))
         return await answered
 
-    async def next(self) -> tuple[int, int, KeyQuestion]:
-        """A question that was not answered yet, as soon as there is one."""
+    async def next(self) -> tuple[str, int, KeyQuestion] | None:
+        """A question that was not answered yet, as soon as there is one; None once the desk is closed."""
         return await self.questions.get()
 
-    async def reply(self, asked: int, key: bytes) -> None:
-        """Gives the answer to whoever asked."""
-        self.waiting.pop(asked).set_result(key)
+    async def reply(self, asked: str, key: bytes) -> None:
+        """Gives the answer to whoever asked, and still waits."""
+        if (answered := self.waiting.pop(asked, None)) is not None and not answered.done():
+            answered.set_result(key)
+
+    async def close(self) -> None:
+        """Ends the wait for questions."""
+        await self.questions.put(None)
 
 
 def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> bytes:
@@ -270,15 +307,22 @@ def _result(task: Any) -> bytes:
 
     Raises:
         ChildProcessError: if its workers died in every attempt.
+        Exception: what went wrong there before or after the item itself, such as a full disk.
     """
     import ray
 
     try:
         return bytes(ray.get(task))
-    except ray.exceptions.RayTaskError:
-        raise
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error))
+        raise cause from None
     except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:300]
         raise ChildProcessError(
-            f"a task of Ray died {MAX_RETRIES + 1} times ({reason}); give it more memory, or choose fewer engine.tasks"
+            f"a task of Ray died {MAX_RETRIES + 1} times ({_short(error)}); give it more memory, or choose fewer"
+            " engine.tasks"
         ) from error
+
+
+def _short(error: Exception) -> str:
+    """Beginning of Ray's messages, which go over many lines."""
+    return " ".join(str(error).split())[:MAX_CHARACTERS_OF_REASON]
