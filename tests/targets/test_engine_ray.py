@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +45,7 @@ def cluster() -> Iterator[Any]:
     pytest.importorskip("ray", reason="needs the extra `ray`")
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # or tests beside it leave it no time
     both = Cluster(initialize_head=True, head_node_args={**NODE_SETTINGS, "include_dashboard": False})
     both.add_node(**NODE_SETTINGS)
     yield both
@@ -55,7 +57,7 @@ def on_ray(cluster: Any) -> tuple[str, ...]:
     return (*ON_RAY, "fleet.workers=4", f"engine.address='{cluster.address}'")
 
 
-def ray_tasks() -> dict[int, str]:
+def ray_tasks(title: str = "ray::carried_out") -> dict[int, str]:
     """Processes of this machine that are at a task of Ray, with their command lines."""
     tasks = {}
     for place in Path("/proc").glob("[0-9]*/cmdline"):
@@ -63,7 +65,7 @@ def ray_tasks() -> dict[int, str]:
             command = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if command.startswith("ray::carried_out"):
+        if command.startswith(title):
             tasks[int(place.parent.name)] = command
     return tasks
 
@@ -79,6 +81,9 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
     with Progress(tmp_path, total=32) as line:
         run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster))
     assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
+    import ray
+
+    assert {job["Entrypoint"] for job in ray._private.state.state.job_table()} == {"palisade"}, "a command line"
     session = Path(cluster.head_node.get_session_dir_path())
     secret = run.secret
     for path in session.rglob("*"):
@@ -86,6 +91,39 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
             content = path.read_bytes()
             for form in (secret.value, secret.value.hex().encode(), b"unspoken"):
                 assert form not in content, path
+
+
+COMMAND_ON_RAY = """
+from palisade.targets import engines
+engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": "local"})
+print(sorted(engines.run(divmod, [(7, 2), (9, 2)], 2, [])))
+"""
+
+
+@pytest.mark.slow
+def test_a_command_leaves_the_cluster_in_peace() -> None:
+    """Ray ends a process with exit code 1 if some thread of it still asks for something."""
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    done = subprocess.run([sys.executable, "-"], input=COMMAND_ON_RAY, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[(3, 1), (4, 1)]\n", "")
+
+
+@pytest.mark.slow
+def test_keys_come_although_the_desk_is_killed(expected: Run, cluster: Any, tmp_path: Path) -> None:
+    RayEngine(address=cluster.address)._connected()
+    gone: list[int] = []
+
+    def kill_desk() -> None:
+        wait_for(lambda: bool(ray_tasks()))
+        gone.extend(ray_tasks("ray::KeyDesk"))
+        for process in gone:
+            os.kill(process, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_desk, daemon=True)
+    thread.start()
+    run = trained(tmp_path, *SMALL_FLEET, *on_ray(cluster))
+    thread.join(timeout=60)
+    assert gone and weights(run) == weights(expected)
 
 
 @pytest.mark.slow

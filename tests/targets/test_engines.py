@@ -50,6 +50,23 @@ def test_several_workers_run_in_processes_of_their_own():
     engines.stop()
 
 
+class OddError(ValueError):
+    """An error that no pickle can make again: it asks for more than its text."""
+
+    def __init__(self, value: int, reason: str) -> None:
+        super().__init__(f"{value} is odd: {reason}")
+
+
+def fail_oddly(value: int) -> None:
+    raise OddError(value, "own")
+
+
+def test_an_error_that_no_pickle_can_make_again_comes_back_by_its_name(capfd):
+    with pytest.raises(ValueError, match=r"^OddError: \d is odd: own$"):
+        list(engines.run(fail_oddly, [(1,), (3,)], 2))
+    assert "died" not in capfd.readouterr().err
+
+
 def die_once(folder: str, item: int) -> tuple[int, int]:
     """The first item's worker is killed by the first call, the others wait for that."""
     mark = Path(folder, "dead")
