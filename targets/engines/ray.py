@@ -136,10 +136,11 @@ class RayEngine(WorkEngine):
                     ray.init(
                         address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
                     )
-            except (ConnectionError, ValueError, RuntimeError) as error:  # none there, no address, another version
+            except Exception as error:  # of Ray's: none there, no address, another version, no start in time
+                others = "start one with `ray start --head`, or choose engine.address=local"
+                remedy = "the same command tries again" if self.address == "local" else others
                 raise ValueError(
-                    f"engine.address={self.address}: expected a Ray cluster that runs ({_short(error)}); start one"
-                    " with `ray start --head`, or choose engine.address=local"
+                    f"engine.address={self.address}: expected a Ray cluster that runs ({_short(error)}); {remedy}"
                 ) from None
             _session = RaySession()
             atexit.register(disconnect)

@@ -135,16 +135,22 @@ class SlurmEngine(WorkEngine):
 
         os.environ["OMP_NUM_THREADS"] = "1"  # jobs inherit it
         executor = submitit.AutoExecutor(folder=scratch, cluster=self.cluster)
-        executor.update_parameters(
-            name="palisade",
-            timeout_min=self.timeout_min,
-            mem_gb=self.mem_gb,
-            cpus_per_task=self.cpus,
-            gpus_per_node=self.gpus,
-            slurm_array_parallelism=workers,
+        own = {
+            "name": "palisade",
+            "timeout_min": self.timeout_min,
+            "mem_gb": self.mem_gb,
+            "cpus_per_task": self.cpus,
+            "gpus_per_node": self.gpus,
+            "slurm_array_parallelism": workers,
             **({} if self.partition is None else {"slurm_partition": self.partition}),
-            **self.parameters,
-        )
+        }
+        try:
+            executor.update_parameters(**{**own, **self.parameters})
+        except (NameError, AssertionError) as error:  # submitit's words for bad input
+            raise ValueError(
+                f"engine.parameters={dict(self.parameters)}: expected parameters of submitit"
+                f" ({' '.join(str(error).split())}); choose such as slurm_account"
+            ) from None
         count = len(items)
         aside = _errors_aside(scratch / "processes.log") if self.cluster == "local" else nullcontext()
         with _heard_interrupts(), aside, naming(scratch):

@@ -167,13 +167,13 @@ print(sorted(engines.run(divmod, [(7, 2), (9, 2)], 2)), __file__)
 
 
 def test_script_on_standard_input_has_workers():
-    done = subprocess.run([sys.executable, "-"], input=WORKER_SCRIPT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-"], input=WORKER_SCRIPT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "[(3, 1), (4, 1)] <stdin>\n"), done.stderr
 
 
 def test_function_of_a_script_on_standard_input_is_named_as_the_cause():
     script = "from palisade.targets import engines\ndef work(k): pass\nlist(engines.run(work, [(1,), (2,)], 2))\n"
-    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "ValueError: a worker process could not load its work (Can't get attribute 'work'" in done.stderr
     assert "killed" not in done.stderr
@@ -182,11 +182,11 @@ def test_function_of_a_script_on_standard_input_is_named_as_the_cause():
 def test_script_that_workers_cannot_import_is_named_as_the_cause(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(WORKER_SCRIPT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert worker.SCRIPT_NOT_IMPORTABLE in done.stderr and local.WORKER_KILLED not in done.stderr
     script.write_text(WORKER_SCRIPT.replace("print", 'if __name__ == "__main__": print'))
-    assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300).returncode == 0
 
 
 def test_count_is_set_or_one_per_core(monkeypatch):

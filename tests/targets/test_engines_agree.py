@@ -168,6 +168,17 @@ def test_a_full_disk_is_named_where_a_job_cannot_even_say_so(tmp_path: Path) -> 
     assert one_line(full.value).startswith(f"{tmp_path}/room: ") and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("parameters", [{"acount": "us"}, {"slurm_acount": "us"}, {"tasks_per_node": "two"}])
+def test_parameters_that_submitit_does_not_know_are_named(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    pytest.importorskip("submitit", reason="needs the extra `sweep`")
+    (name,) = parameters
+    with pytest.raises(
+        ValueError, match=rf"^engine\.parameters=.*{name}.*: expected parameters of submitit \(Param|Un"
+    ):
+        SlurmEngine(cluster="local", parameters=parameters)._submitted(print, {0: ()}, 1, tmp_path)
+    assert composed("data=digits", *ON_SLURM, "+engine.parameters.slurm_account=us")["engine"]["parameters"]
+
+
 @needs_proc
 def test_jobs_end_with_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Also where interrupts are ignored, as by a command in the background."""
