@@ -98,10 +98,14 @@ class RayEngine(WorkEngine):
                 for number, changed in changes.items():
                     changed.apply(places[number])
                 yield outcome.delivered()
-        except BaseException:
+        except BaseException as error:
             for task in running:
                 with suppress(Exception):
                     ray.cancel(task, force=True)
+            if isinstance(error, ray.exceptions.RayError):  # such as of an object store whose disk is full
+                raise ChildProcessError(
+                    f"the cluster of Ray failed ({_short(error)}); once it is well, the same command goes on from there"
+                ) from error
             raise
 
     def stop(self) -> None:

@@ -203,6 +203,7 @@ def check_room(scratch: Path) -> None:
     """Raises OSError if there is no room for the result of a job, which dies then and cannot even say so."""
     with replacing(scratch / "room") as temporary:
         temporary.write_bytes(bytes(BYTES_OF_RESULT))
+    (scratch / "room").unlink()
 
 
 def _reason(job: submitit.Job[Any]) -> str:
