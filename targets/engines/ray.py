@@ -34,8 +34,8 @@ MAX_WAITING_WORKERS = 10_000
 """Workers that may wait for keys at a time."""
 MAX_CHARACTERS_OF_REASON = 300
 """Part of Ray's message in an error."""
-FAREWELL_SECONDS = 10.0
-"""Time that the thread which answers tasks has to end: Ray ends a process that asks a cluster it has left."""
+QUESTION_SECONDS = 0.5
+"""For how long the driver waits for a question before it looks whether the cluster is left."""
 
 _session: RaySession | None = None
 
@@ -157,8 +157,8 @@ def disconnect() -> None:
     if _session is not None:
         import ray
 
-        session, _session = _session, None
-        session.close()
+        _session.close()
+        _session = None
         ray.shutdown()
 
 
@@ -193,14 +193,14 @@ class RaySession:
         self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
         self._checked: set[OwnFile] = set()
+        self._is_left = threading.Event()
         self._answering = threading.Thread(target=self._answer, daemon=True)
         self._answering.start()
 
     def close(self) -> None:
-        """Closes the desk, so that nothing here asks Ray for anything any more."""
-        with suppress(Exception):  # whatever became of the cluster
-            self.desk.close.remote()
-            self._answering.join(FAREWELL_SECONDS)
+        """Ends the answers: a thread that is inside Ray while it shuts down takes the whole process with it."""
+        self._is_left.set()
+        self._answering.join()
 
     def number(self, folder: Path) -> int:
         """Number by which tasks know a run."""
@@ -244,12 +244,16 @@ class RaySession:
         self._checked |= files
 
     def _answer(self) -> None:
-        """Derives keys for tasks until the desk is closed: a thread, since the command waits for results."""
+        """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""
         import ray
 
-        with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster was left
-            while (waiting := ray.get(self.desk.next.remote())) is not None:
-                asked, number, question = waiting
+        with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster went away
+            while not self._is_left.is_set():
+                asking = self.desk.next.remote()
+                while not ray.wait([asking], timeout=QUESTION_SECONDS)[0]:
+                    if self._is_left.is_set():
+                        return
+                asked, number, question = ray.get(asking)
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))
 
 
@@ -261,7 +265,7 @@ class KeyDesk:
     """
 
     def __init__(self) -> None:
-        self.questions: asyncio.Queue[tuple[str, int, KeyQuestion] | None] = asyncio.Queue()
+        self.questions: asyncio.Queue[tuple[str, int, KeyQuestion]] = asyncio.Queue()
         self.waiting: dict[str, asyncio.Future[bytes]] = {}
 
     async def ask(self, number: int, question: KeyQuestion) -> bytes:
@@ -271,18 +275,14 @@ class KeyDesk:
         await self.questions.put((asked, number, question))
         return await answered
 
-    async def next(self) -> tuple[str, int, KeyQuestion] | None:
-        """A question that was not answered yet, as soon as there is one; None once the desk is closed."""
+    async def next(self) -> tuple[str, int, KeyQuestion]:
+        """A question that was not answered yet, as soon as there is one."""
         return await self.questions.get()
 
     async def reply(self, asked: str, key: bytes) -> None:
         """Gives the answer to whoever asked, and still waits."""
         if (answered := self.waiting.pop(asked, None)) is not None and not answered.done():
             answered.set_result(key)
-
-    async def close(self) -> None:
-        """Ends the wait for questions."""
-        await self.questions.put(None)
 
 
 def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> bytes:

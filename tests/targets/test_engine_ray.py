@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from test_engines_agree import (
     ON_RAY,
@@ -29,7 +31,7 @@ from test_engines_agree import (
 from palisade.evaluation.measuring import runs
 from palisade.evaluation.measuring.runs import results_of
 from palisade.targets import engines
-from palisade.targets.engines.ray import RayEngine
+from palisade.targets.engines.ray import RayEngine, disconnect
 from palisade.targets.progress import Progress
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
@@ -57,16 +59,13 @@ def on_ray(cluster: Any) -> tuple[str, ...]:
     return (*ON_RAY, "fleet.workers=4", f"engine.address='{cluster.address}'")
 
 
-def ray_tasks(title: str = "ray::carried_out") -> dict[int, str]:
-    """Processes of this machine that are at a task of Ray, with their command lines."""
-    tasks = {}
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if command.startswith(title):
-            tasks[int(place.parent.name)] = command
+def ray_tasks(title: str = "ray::carried_out") -> list[int]:
+    """Processes of this cluster that are at a task; others of this machine may have a cluster of their own."""
+    tasks = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(title):
+                tasks.append(process.pid)
     return tasks
 
 
@@ -93,19 +92,17 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
                 assert form not in content, path
 
 
-COMMAND_ON_RAY = """
-from palisade.targets import engines
-engines.choose({"_target_": "palisade.targets.engines.ray.RayEngine", "address": "local"})
-print(sorted(engines.run(divmod, [(7, 2), (9, 2)], 2, [])))
-"""
-
-
-@pytest.mark.slow
-def test_a_command_leaves_the_cluster_in_peace() -> None:
-    """Ray ends a process with exit code 1 if some thread of it still asks for something."""
-    pytest.importorskip("ray", reason="needs the extra `ray`")
-    done = subprocess.run([sys.executable, "-"], input=COMMAND_ON_RAY, capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[(3, 1), (4, 1)]\n", "")
+def test_a_command_may_leave_a_cluster_and_join_it_again(cluster: Any) -> None:
+    """In a process of its own: a thread that waits inside Ray while it shuts down is a segmentation fault."""
+    script = (
+        "from palisade.targets.engines.ray import RayEngine, disconnect\n"
+        "for _ in range(3):\n"
+        f"    RayEngine(address={cluster.address!r})._connected()\n"
+        "    disconnect()\n"
+        "print('left')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
 
 
 @pytest.mark.slow
@@ -173,15 +170,16 @@ def test_tasks_end_with_the_command(cluster: Any, tmp_path: Path, expected: Run)
 @pytest.mark.slow
 def test_a_killed_worker_and_a_removed_node_lose_nothing(expected: Run, cluster: Any, tmp_path: Path) -> None:
     gone: list[int] = []
+    disconnect()  # a driver dies with its own raylet, and to which of two it is connected is chance
     for node in list(cluster.worker_nodes):
         cluster.remove_node(node)
-    RayEngine(address=cluster.address)._connected()  # to the head, which stays: to which of two raylets is chance
+    RayEngine(address=cluster.address)._connected()  # to the head, which stays
     cluster.add_node(**NODE_SETTINGS)
 
     def take_away() -> None:
         while not list(tmp_path.glob("runs/*/*/models/*.safetensors")) or not (tasks := ray_tasks()):
             time.sleep(0.02)
-        gone.append(next(iter(tasks)))
+        gone.append(tasks[0])
         os.kill(gone[0], signal.SIGKILL)
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
