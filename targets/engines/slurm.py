@@ -188,7 +188,7 @@ def _heard_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _errors_aside(path: Path) -> Iterator[None]:
-    """What processes that start in the block print on stderr, such as where Ctrl-C ended them, goes into a file."""
+    """Puts into a file what processes that start in the block print on stderr, such as where Ctrl-C ended them."""
     stderr = os.dup(2)
     try:
         with path.open("a") as file:
