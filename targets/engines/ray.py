@@ -34,6 +34,8 @@ MAX_WAITING_WORKERS = 10_000
 """Workers that may wait for keys at a time."""
 MAX_CHARACTERS_OF_REASON = 300
 """Part of Ray's message in an error."""
+FAREWELL_SECONDS = 5.0
+"""Time for the last answer before the cluster is left."""
 QUESTION_SECONDS = 0.5
 """For how long the driver waits for a question before it looks whether the cluster is left."""
 
@@ -199,6 +201,11 @@ class RaySession:
 
     def close(self) -> None:
         """Ends the answers: a thread that is inside Ray while it shuts down takes the whole process with it."""
+        import ray
+
+        with suppress(Exception):  # or Ray prints an error about the call that waits; the desk may be gone
+            ray.get(self.desk.close.remote(), timeout=FAREWELL_SECONDS)
+            self._answering.join(FAREWELL_SECONDS)
         self._is_left.set()
         self._answering.join()
 
@@ -253,7 +260,9 @@ class RaySession:
                 while not ray.wait([asking], timeout=QUESTION_SECONDS)[0]:
                     if self._is_left.is_set():
                         return
-                asked, number, question = ray.get(asking)
+                if (waiting := ray.get(asking)) is None:
+                    return
+                asked, number, question = waiting
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))
 
 
@@ -265,7 +274,7 @@ class KeyDesk:
     """
 
     def __init__(self) -> None:
-        self.questions: asyncio.Queue[tuple[str, int, KeyQuestion]] = asyncio.Queue()
+        self.questions: asyncio.Queue[tuple[str, int, KeyQuestion] | None] = asyncio.Queue()
         self.waiting: dict[str, asyncio.Future[bytes]] = {}
 
     async def ask(self, number: int, question: KeyQuestion) -> bytes:
@@ -275,14 +284,18 @@ class KeyDesk:
         await self.questions.put((asked, number, question))
         return await answered
 
-    async def next(self) -> tuple[str, int, KeyQuestion]:
-        """A question that was not answered yet, as soon as there is one."""
+    async def next(self) -> tuple[str, int, KeyQuestion] | None:
+        """A question that was not answered yet, as soon as there is one; None once the desk is closed."""
         return await self.questions.get()
 
     async def reply(self, asked: str, key: bytes) -> None:
         """Gives the answer to whoever asked, and still waits."""
         if (answered := self.waiting.pop(asked, None)) is not None and not answered.done():
             answered.set_result(key)
+
+    async def close(self) -> None:
+        """Ends the wait for questions."""
+        await self.questions.put(None)
 
 
 def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> bytes:
