@@ -137,11 +137,13 @@ class RayEngine(WorkEngine):
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             import ray
 
+            own: dict[str, Any] = {"include_dashboard": False} if self.address == "local" else {}
             try:
                 with _unnamed_command():
                     ray.init(
-                        address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
-                    )
+                        address=self.address, log_to_driver=False, logging_level=logging.ERROR,
+                        ignore_reinit_error=True, **own,
+                    )  # fmt: skip
             except Exception as error:  # of Ray's: none there, no address, another version, no start in time
                 others = "start one with `ray start --head`, or choose engine.address=local"
                 remedy = "the same command tries again" if self.address == "local" else others
