@@ -125,11 +125,12 @@ def one_line(error: BaseException) -> str:
     """The message of an error in one line, by its innermost cause that a user can correct."""
     cause = [error, *bad_inputs(error)][-1]
     text = str(cause)
-    if isinstance(cause, OSError) and cause.strerror and cause.filename:
-        remedy = (
-            DISK_FULL_REMEDY if cause.errno in DISK_FULL_ERRNOS else "choose another place, or change its permissions"
-        )
-        text = f"{cause.filename}: {cause.strerror}; {remedy}"
+    if isinstance(cause, OSError) and cause.strerror:
+        named = f"{cause.filename}: " if cause.filename else ""
+        if cause.errno in DISK_FULL_ERRNOS:
+            text = f"{named}{cause.strerror}; {DISK_FULL_REMEDY}"
+        elif named:
+            text = f"{named}{cause.strerror}; choose another place, or change its permissions"
     if isinstance(cause, MemoryError) or NO_MEMORY in text:
         text = f"not enough memory ({text}); choose a smaller network, batch or data set"
     if is_of_hydra(cause):

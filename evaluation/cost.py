@@ -20,7 +20,7 @@ from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.saved import saved
-from palisade.evaluation.signals.stored import answer_paths, questions, stamp
+from palisade.evaluation.signals.stored import answer_paths, is_cached, questions
 from palisade.targets import engines
 from palisade.targets.plan import NUMBERS_PER_TOKEN
 from palisade.targets.run import Run, canonical
@@ -217,7 +217,7 @@ class _Signals(NamedTuple):
     numbers: float = 0.0
 
     def and_also(self, name: str, run: Run, seconds: Seconds, numbers: float) -> _Signals:
-        return self if _is_stored(run, name) else _Signals(self.seconds + seconds, self.numbers + numbers)
+        return self if is_cached(run, name) else _Signals(self.seconds + seconds, self.numbers + numbers)
 
 
 def _signals(run: Run, protocol: AttackProtocol, time_of: AnswerTime) -> _Signals:
@@ -278,11 +278,6 @@ def _unstored_answers(run: Run, protocol: AttackProtocol) -> tuple[int, int]:
 def _unanswered(run: Run, role: str, query: str) -> int:
     """Number of models whose answers to a query no file holds."""
     return sum(not path.exists() for path in answer_paths(run, role, query).values())
-
-
-def _is_stored(run: Run, name: str) -> bool:
-    """Signals of the run's very models that are kept in its folder."""
-    return (run.folder / "signals" / name / f"{stamp(run)}.npy").exists()
 
 
 def _kind(run: Run, protocol: AttackProtocol) -> str:

@@ -35,17 +35,33 @@ def replacing(path: Path) -> Iterator[Path]:
     remove_stale(path.parent)
     temporary = temporary_path(path)
     try:
-        yield temporary
-        _to_disk(temporary)
-        temporary.replace(path)
+        with naming(path, temporary):
+            yield temporary
+            _to_disk(temporary)
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Names `path` in errors of the block that name no file, such as those of a full disk.
+
+    Args:
+        path: a file, or a folder in which the block writes.
+        temporary: another name of it.
+
+    Raises:
+        OSError: in the place of those of the block.
+    """
+    try:
+        yield
     except OSError as error:
         if error.filename not in (None, str(temporary)):
             raise
         number = error.errno or errno.ENOSPC  # NumPy reports a full disk without a number
         raise OSError(number, os.strerror(number), str(path)) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,7 +84,7 @@ def report(run: str, models: int, *, cached: bool = False) -> None:
 
 def report_again(run: str, models: int) -> None:
     """Reports what a worker that died has done, if its own report was lost with it."""
-    if _notes is not None and models:
+    if _notes is not None:
         report(run, models)
 
 
@@ -238,6 +238,11 @@ class RunLog:
         if self.verbose:
             print(f"{self.folder.name}: {line}", file=sys.stderr, flush=True)
         _append(self.folder, _stamped(line))
+
+    def add_again(self, models: Sequence[int]) -> None:
+        """Says of models that a worker that died has trained them, if its own lines were lost with it."""
+        if _notes is not None and not any(folder == self.folder for folder, _ in _notes.log):
+            self.add(f"models {', '.join(map(str, models))} trained by a worker that ended before it could say so")
 
     def start(self, wanted: int, missing: int) -> None:
         """Says how much is to be done, and by what.

@@ -280,7 +280,9 @@ def untrained(
         keep_signals(saver, config, dataset, folder, there)
     if saver is not None and config["fleet"]["keep"] == "signals":
         there = [k for k in models if saver.is_saved(folder, k)]
-    progress.report_again(name, len(there))
+    if there:
+        progress.report_again(name, len(there))
+        RunLog(folder=folder).add_again(there)
     return [k for k in models if k not in there]
 
 

@@ -30,6 +30,7 @@ from palisade.evaluation.measuring.measure import (
 )
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, Row
+from palisade.evaluation.signals.inner import inside_some, keep_inner, unmeasured
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import MODELS_AT_ONCE, ask_some, unasked
 from palisade.evaluation.subjects.subject import FleetSubject
@@ -54,6 +55,7 @@ def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
         workers = engines.count("auto")
         whole, cut = dealt(missing, protocol, workers)
         ask_models([run for run in missing if run in cut or further(run, protocol)], protocol)
+        look_inside(cut, protocol)
         for run in missing:
             train_shadows_of(run, protocol)
         total = sum(len(protocol.nodes_on(run)) for run in missing)
@@ -100,6 +102,30 @@ def ask_models(runs: Sequence[Run], protocol: AttackProtocol) -> None:
     ]
     for _ in engines.run(ask_some, items, "auto", [run.folder for run in asked]):
         pass  # files are all that workers leave
+
+
+def look_inside(runs: Sequence[Run], protocol: AttackProtocol) -> None:
+    """Takes gradients and checkpoints of runs by all workers, a few models each, where no file holds what attacks need
+    of them."""
+    if not protocol.grant.weights:
+        return
+    names = {
+        run.folder: unmeasured(run, [attack.threat for attack in (*protocol.attacks_on(run), protocol.audit)])
+        for run in runs
+        if run.has_weights()
+    }
+    items = [
+        (folder, names[folder], models[start : start + MODELS_AT_ONCE])
+        for folder in names
+        if names[folder]
+        for models in [Run(folder).models()]
+        for start in range(0, len(models), MODELS_AT_ONCE)
+    ]
+    parts: dict[Path, dict[int, dict[str, np.ndarray]]] = {}
+    for folder, first, part in engines.run(inside_some, items, "auto", [*names]):
+        parts.setdefault(folder, {})[first] = part
+    for folder, of_models in parts.items():
+        keep_inner(Run(folder), [of_models[first] for first in sorted(of_models)])
 
 
 def train_shadows_of(run: Run, protocol: AttackProtocol) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float, Float32, Int64, Real
 
 from palisade.attacks import ThreatModel
 from palisade.attacks.parts.outputs import Outputs
-from palisade.evaluation.signals.stored import cached, mean_log_probability
+from palisade.evaluation.signals.stored import cached, is_cached, mean_log_probability
 from palisade.targets.run import Run
 
 if TYPE_CHECKING:
@@ -26,20 +27,50 @@ AT_ONCE = 1024
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
     """Parts of a view that only weights and checkpoints give, as far as attacks need them."""
-    signals: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard
+    names = _asked(run, threats)
+    measured = cache(lambda: inside(run, names, run.models()))  # one pass over the models gives all of them
+
+    def one(name: str) -> np.ndarray:
+        return measured()[name]
+
+    return {name: cached(run, _file(name), partial(one, name)) for name in names}
+
+
+def unmeasured(run: Run, threats: Sequence[ThreatModel]) -> list[str]:
+    """Names of inner signals that attacks need and no file of the run holds."""
+    run = Run(run.folder)
+    return [name for name in _asked(run, threats) if not is_cached(run, _file(name))]
+
+
+def inside_some(folder: Path, names: Sequence[str], models: Sequence[int]) -> tuple[Path, int, dict[str, np.ndarray]]:
+    """The work item of a process: inner signals of some models of a run, with the run and the first of them."""
+    return folder, models[0], inside(Run(folder), names, models)
+
+
+def keep_inner(run: Run, parts: Sequence[dict[str, np.ndarray]]) -> None:
+    """Keeps inner signals of a run.
+
+    Args:
+        run: whose signals they are.
+        parts: of its models, in order.
+    """
+    for name in parts[0]:
+        cached(run, _file(name), partial(np.concatenate, [part[name] for part in parts]))
+
+
+def _asked(run: Run, threats: Sequence[ThreatModel]) -> list[str]:
+    names: list[str] = []
     if any(threat.gradients for threat in threats):
-        measured = cache(partial(white_box, run))  # one pass over the models gives all of them
-
-        def one(name: str) -> np.ndarray:
-            return measured()[name]
-
         followed = ["alignment"] if run.checkpoints() else []  # both ends alone say less than the loss does
-        for name in ("gradient_norms", "activation_norms", *followed):
-            signals[name] = cached(run, f"white_box/{name}", partial(one, name))
+        names += ["gradient_norms", "activation_norms", *followed]
     if any(threat.checkpoints for threat in threats) and run.checkpoints():
-        signals["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
-    return signals
+        names.append("trajectory")
+    return names
+
+
+def _file(name: str) -> str:
+    return f"white_box/{name}"
 
 
 def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
@@ -74,33 +105,39 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
     return np.stack([np.concatenate(parts) for parts in hidden])
 
 
-def white_box(run: Run) -> dict[str, np.ndarray]:
-    """Signals from the weights of every model, initial and checkpoint ones too, about every audited record, float32.
+def inside(run: Run, names: Sequence[str], models: Sequence[int]) -> dict[str, np.ndarray]:
+    """Signals from the weights of models, initial and checkpoint ones too, about every audited record, float32.
 
-    Returns:
-        `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see
-        `attacks.View`.
+    Args:
+        run: of the models.
+        names: of `gradient_norms` and `activation_norms`, (models, audited, layers), `alignment`, (models, audited),
+            and `trajectory`: see `attacks.View`.
+        models: their numbers.
     """
     from palisade.targets.gradients import layer_norms
 
     x, y = _audited(run)
-    final = [_fleet(run, model) for model in run.models()]
-    norms = [layer_norms(fleet.network, fleet.states[0], x, y, fleet.device) for fleet in final]
-    return {
-        "gradient_norms": np.stack([of_model.gradients for of_model in norms]),
-        "activation_norms": np.stack([of_model.activations for of_model in norms]),
-        "alignment": np.stack([_alignment(run, model, x, y) for model in run.models()]),
-    }
+    signals: dict[str, np.ndarray] = {}
+    if "gradient_norms" in names or "activation_norms" in names:
+        final = [_fleet(run, model) for model in models]
+        norms = [layer_norms(fleet.network, fleet.states[0], x, y, fleet.device) for fleet in final]
+        signals["gradient_norms"] = np.stack([of_model.gradients for of_model in norms])
+        signals["activation_norms"] = np.stack([of_model.activations for of_model in norms])
+    if "alignment" in names:
+        signals["alignment"] = np.stack([_alignment(run, model, x, y) for model in models])
+    if "trajectory" in names:
+        signals["trajectory"] = trajectory(run, models)
+    return {name: signals[name] for name in names}
 
 
-def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
+def trajectory(run: Run, models: Sequence[int]) -> Float[np.ndarray, "models audited checkpoints"]:
     """The loss of each audited record at the stored checkpoints, in order, and at the end of training, float32."""
     x, y = _audited(run)
     epochs = (*run.checkpoints(), None)
-    losses = np.empty((len(run.models()), len(y), len(epochs)), dtype=np.float32)
-    for model, position in np.ndindex(len(losses), len(epochs)):
-        answered = _fleet(run, model, epochs[position]).answers(x, y)
-        losses[model, :, position] = (
+    losses = np.empty((len(models), len(y), len(epochs)), dtype=np.float32)
+    for place, position in np.ndindex(len(losses), len(epochs)):
+        answered = _fleet(run, models[place], epochs[position]).answers(x, y)
+        losses[place, :, position] = (
             -mean_log_probability(answered[0])
             if run.dataset.positional
             else Outputs(labels=y, logits=answered).loss[0, :, 0]

@@ -139,15 +139,23 @@ def _asked(
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
     """An array of a run, computed once and memory-mapped; computed anew when the run's models change."""
-    folder = run.folder / "signals" / name
-    path = folder / f"{stamp(run)}.npy"
+    path = _cached_path(run, name)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         array = make()
         with replacing(path) as temporary:
             np.save(temporary, array)
-        _remove_others(folder, {path})
+        _remove_others(path.parent, {path})
     return np.load(path, mmap_mode="r")
+
+
+def is_cached(run: Run, name: str) -> bool:
+    """True if `cached` needs to compute nothing."""
+    return _cached_path(run, name).exists()
+
+
+def _cached_path(run: Run, name: str) -> Path:
+    return run.folder / "signals" / name / f"{stamp(run)}.npy"
 
 
 def _remove_others(folder: Path, current: set[Path], below: int | None = None) -> None:

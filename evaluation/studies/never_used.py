@@ -48,8 +48,11 @@ IS_POPULATION = "hold these very records as their population; choose study.out=t
 KNOWS_MEMBERS = "are told who was used"
 TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
 
+OutsideRecords = tuple[Real[np.ndarray, "n *shape"], Int[np.ndarray, "n"]]
+"""Inputs and labels of records that were never used."""
 
-def outside_records(run: Run, out: str) -> tuple[Real[np.ndarray, "n *shape"], Int[np.ndarray, "n"]]:
+
+def outside_records(run: Run, out: str) -> OutsideRecords:
     """Inputs and labels of at most `MAX_PER_KIND` records, drawn by a public seed.
 
     Args:
@@ -153,19 +156,19 @@ def never_used_rows(runs: Sequence[Run], protocol: AttackProtocol, out: str) -> 
             f"{OUT_SETTING}={out}: expected a run that was attacked on its own records, and all have canaries in their"
             " place; choose runs that were trained without canary=…"
         )
-    for run in compared:
-        outside_records(run, out)  # what is wrong with them is said before anything is attacked
+    # What is wrong with them is said before anything is attacked, and nodes need not have the file.
+    records = [outside_records(run, out) for run in compared]
     if left_out := len(runs) - len(compared):
         progress.say(f"left out: {left_out} of {len(runs)} runs, whose thresholds would be set by canaries")
     titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in compared])
-    items = [(place, run, protocol, out, titles[place]) for place, run in enumerate(compared)]
+    items = [(place, run, protocol, out, records[place], titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
         measured = dict(engines.run(outsider_rows_of, items, "auto", [run.folder for run in compared]))
     return [row for place in range(len(items)) for row in measured[place]]  # workers finish in any order
 
 
 def outsider_rows_of(
-    place: int, run: Run, protocol: AttackProtocol, out: str, target: str
+    place: int, run: Run, protocol: AttackProtocol, out: str, records: OutsideRecords, target: str
 ) -> tuple[int, list[StudyRow]]:
     """The work item of a process: the rates of one run."""
     keys = keys_of(run, protocol)  # before others may extend the run
@@ -175,7 +178,7 @@ def outsider_rows_of(
             setting=kind, attack=attack, note=note, key=keys[attack], **named,
             **({"value": None} if rate is None else rate._asdict()),
         )
-        for kind, attack, rate, note in accusations(run, protocol, out)
+        for kind, attack, rate, note in accusations(run, protocol, out, records)
     ]  # fmt: skip
     progress.report(run.name, 1)
     return place, rows
@@ -238,16 +241,19 @@ class Outsiders:
             yield Outsiders(features=self.features[part], labels=self.labels[part], answers=self.answers[:, part])
 
 
-def accusations(run: Run, protocol: AttackProtocol, out: str) -> Iterator[tuple[str, str, Rate | None, str]]:
+def accusations(
+    run: Run, protocol: AttackProtocol, out: str, records: OutsideRecords
+) -> Iterator[tuple[str, str, Rate | None, str]]:
     """Kind of record, attack, its false positive rate on that kind, and the reason if it has none.
 
     Args:
         run: the run whose models are attacked.
         protocol: how; only one plain query is asked, and no weights are granted.
-        out: a role of the split, or a file of other records (`outside_records`).
+        out: a role of the split, or a file of other records.
+        records: those of `outside_records`.
 
     Raises:
-        ValueError: if there are no such records.
+        ValueError: if the run holds signals alone.
     """
     if not run.has_weights():
         raise ValueError(
@@ -255,7 +261,7 @@ def accusations(run: Run, protocol: AttackProtocol, out: str) -> Iterator[tuple[
             " with fleet.keep=both"
         )
     seen = view(run, _grant(protocol))
-    for kind, outsiders in outsiders_of(run, seen, out).items():
+    for kind, outsiders in outsiders_of(seen, out, records).items():
         for attack in protocol.attacks_on(run):
             reason = _no_score(attack, seen, kind)
             rate = None if reason else false_positive_rate(attack, seen, outsiders)
@@ -282,9 +288,9 @@ def _grant(protocol: AttackProtocol) -> Grant:
     return replace(protocol.grant, weights=False)
 
 
-def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
+def outsiders_of(seen: View, out: str, records: OutsideRecords) -> dict[str, Outsiders]:
     """Records of `out`, corrupted copies of them, and near-duplicates of members, by kind."""
-    x, y = outside_records(run, out)
+    x, y = records
     audited, rng = seen.features, np.random.default_rng(1)
     assert audited is not None
     chosen = np.sort(np.random.default_rng(0).permutation(seen.records)[:MAX_PER_KIND])

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from palisade.data.settings import place, validated
+from palisade.data.slices import Slices
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.format import console_for, csv_text, show
 from palisade.evaluation.measuring.measure import measure
@@ -133,7 +134,8 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
         # What stands behind different guards answers at different levels.
         items = [(run, source.name, source, protocol) for run in runs for source in runs if run.guard == source.guard]
     with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
-        work = [(place, *item) for place, item in enumerate(items)]
+        # No worker reads slices: the table that holds them is a file that its node need not have.
+        work = [(place, *item, item[3].slices_of(item[0])) for place, item in enumerate(items)]
         measured = dict(engines.run(attacked, work, "auto", [run.folder for run in runs]))
     measurements = [measured[place] for place in range(len(items))]  # workers finish in any order
     first = {run.name: result for (run, *_), result in zip(reversed(items), reversed(measurements), strict=True)}
@@ -153,10 +155,12 @@ def grants_of(study: StudySettings, classes: int) -> list[Grant]:
     return [grant for grant in study.grants if grant not in complete]
 
 
-def attacked(place: int, run: Run, setting: str, source: Run | None, protocol: AttackProtocol) -> tuple[int, Result]:
+def attacked(
+    place: int, run: Run, setting: str, source: Run | None, protocol: AttackProtocol, slices: Slices
+) -> tuple[int, Result]:
     """The work item of a process: one run under one setting."""
     # Rows of a study have no bounds on ε: taken all the same, they would lower those of the report.
-    results = measure(run, protocol, None if source in (None, run) else source, bounds=False)
+    results = measure(run, protocol, None if source in (None, run) else source, slices=slices, bounds=False)
     progress.report(run.name, 1)
     return place, results
 

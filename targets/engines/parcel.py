@@ -1,7 +1,7 @@
 """Work items for machines that share no folder: what they read travels with them, what they write travels back.
 
 Where an item names the folder of a run, a worker gets a copy of it in a place of its own; everything of a run but its
-secret is in the copy. What differs there after the item has run is written into the run itself, whole or not at all.
+secrets is in the copy. What differs there after the item has run is written into the run itself, whole or not at all.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,20 +26,22 @@ from palisade.targets.checkpoints import written_together
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.digests import DIGEST_SUFFIX, WEIGHTS_SUFFIX, write_weights
 from palisade.targets.engines import worker
-from palisade.targets.files import PART_PREFIX, replacing
+from palisade.targets.files import PART_PREFIX, naming, replacing
 from palisade.targets.progress import LOG_FILE, WorkerNotes
 
 SECRET_PATH = Path("private") / "secret"
 """File of the secret in the folder of a run."""
-STATE_FILES = (SECRET_PATH, Path(LOG_FILE), Path(".lock"), Path(".readers"))
-"""Files that never travel: the secret, and what belongs to processes of the run's own machine."""
+RELEASE_SECRET_PATH = Path("private") / "release_secret"
+"""File of the secret of a run's release, which is that of the run if both were given the same text."""
+STATE_FILES = (SECRET_PATH, RELEASE_SECRET_PATH, Path(LOG_FILE), Path(".lock"), Path(".readers"))
+"""Files that never travel: secrets, and what belongs to processes of the run's own machine."""
 
 Content = Mapping[Path, bytes]
 """Files of a run by their paths in its folder."""
 
 
 def packed(folder: Path) -> dict[Path, bytes]:
-    """All files of a run but its secret."""
+    """All files of a run but its secrets."""
     files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
     inside = {path.relative_to(folder): path for path in files}
     return {short: path.read_bytes() for short, path in inside.items() if _travels(short)}
@@ -124,10 +127,12 @@ class Parcel:
         os.environ[DEVICE_VARIABLE] = self.device
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # shipped data are only read
         contents = dict(zip(self.names, files, strict=True))
-        with tempfile.TemporaryDirectory(prefix="palisade-") as root:
+        node = platform.node()  # for errors that name a file: it lies there
+        with tempfile.TemporaryDirectory(prefix=f"palisade-{node}-", ignore_cleanup_errors=True) as root:
             folders = {number: Path(root, str(number), name) for number, name in self.names.items()}
-            for number, folder in folders.items():
-                unpacked(folder, contents[number])
+            with naming(Path(root)):
+                for number, folder in folders.items():
+                    unpacked(folder, contents[number])
             keys: dict[Path, Secret] = {
                 folder / SECRET_PATH: DerivedKeys(partial(ask, number), user_chosen=self.user_chosen[number])
                 for number, folder in folders.items()

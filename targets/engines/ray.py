@@ -8,8 +8,9 @@ import importlib.util
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,10 @@ MAX_RETRIES = 3
 """Of a task whose worker or node died: nodes of clusters come and go."""
 MAX_WAITING_WORKERS = 10_000
 """Workers that may wait for keys at a time."""
+MAX_CHARACTERS_OF_REASON = 300
+"""Part of Ray's message in an error."""
+FAREWELL_SECONDS = 5.0
+"""Time for the last answer before the cluster is left."""
 QUESTION_SECONDS = 0.5
 """For how long the driver waits for a question before it looks whether the cluster is left."""
 
@@ -95,10 +100,14 @@ class RayEngine(WorkEngine):
                 for number, changed in changes.items():
                     changed.apply(places[number])
                 yield outcome.delivered()
-        except BaseException:
+        except BaseException as error:
             for task in running:
                 with suppress(Exception):
                     ray.cancel(task, force=True)
+            if isinstance(error, ray.exceptions.RayError):  # such as of an object store whose disk is full
+                raise ChildProcessError(
+                    f"the cluster of Ray failed ({_short(error)}); once it is well, the same command goes on from there"
+                ) from error
             raise
 
     def stop(self) -> None:
@@ -128,15 +137,19 @@ class RayEngine(WorkEngine):
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             import ray
 
+            own: dict[str, Any] = {"include_dashboard": False} if self.address == "local" else {}
             try:
-                ray.init(
-                    address=self.address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True
-                )
-            except ConnectionError as error:
+                with _unnamed_command():
+                    ray.init(
+                        address=self.address, log_to_driver=False, logging_level=logging.ERROR,
+                        ignore_reinit_error=True, **own,
+                    )  # fmt: skip
+            except Exception as error:  # of Ray's: none there, no address, another version, no start in time
+                others = "start one with `ray start --head`, or choose engine.address=local"
+                remedy = "the same command tries again" if self.address == "local" else others
                 raise ValueError(
-                    f"engine.address={self.address}: expected a Ray cluster that runs ({error}); start one with"
-                    " `ray start --head`, or choose engine.address=local"
-                ) from error
+                    f"engine.address={self.address}: expected a Ray cluster that runs ({_short(error)}); {remedy}"
+                ) from None
             _session = RaySession()
             atexit.register(disconnect)
         return _session
@@ -153,6 +166,19 @@ def disconnect() -> None:
         ray.shutdown()
 
 
+@contextmanager
+def _unnamed_command() -> Iterator[None]:
+    """Ray keeps the command line of whoever connects in its table of jobs, and with it a secret that stands there."""
+    from ray._private import utils
+
+    name = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "palisade"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = name
+
+
 class RaySession:
     """The driver's side of a cluster: what was shipped there, and the desk where tasks ask for keys."""
 
@@ -161,7 +187,10 @@ class RaySession:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        desk = ray.remote(KeyDesk).options(num_cpus=0, max_concurrency=MAX_WAITING_WORKERS, scheduling_strategy=here)
+        desk = ray.remote(KeyDesk).options(
+            num_cpus=0, max_concurrency=MAX_WAITING_WORKERS, scheduling_strategy=here, max_restarts=-1,
+            max_task_retries=-1,
+        )  # fmt: skip
         self.desk: Any = desk.remote()
         self.task: Any = ray.remote(carried_out)
         self.folders: list[Path] = []
@@ -174,6 +203,11 @@ class RaySession:
 
     def close(self) -> None:
         """Ends the answers: a thread that is inside Ray while it shuts down takes the whole process with it."""
+        import ray
+
+        with suppress(Exception):  # or Ray prints an error about the call that waits; the desk may be gone
+            ray.get(self.desk.close.remote(), timeout=FAREWELL_SECONDS)
+            self._answering.join(FAREWELL_SECONDS)
         self._is_left.set()
         self._answering.join()
 
@@ -228,33 +262,42 @@ class RaySession:
                 while not ray.wait([asking], timeout=QUESTION_SECONDS)[0]:
                     if self._is_left.is_set():
                         return
-                asked, number, question = ray.get(asking)
+                if (waiting := ray.get(asking)) is None:
+                    return
+                asked, number, question = waiting
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))
 
 
 class KeyDesk:
-    """Hands questions of tasks to the driver, and its answers back: an actor, which holds no secret."""
+    """Hands questions of tasks to the driver, and its answers back: an actor, which holds no secret.
+
+    If its process dies, Ray starts another one and makes the calls again that wait for it; questions have names that
+    are used once, so that an answer to the dead one is nobody else's.
+    """
 
     def __init__(self) -> None:
-        self.questions: asyncio.Queue[tuple[int, int, KeyQuestion]] = asyncio.Queue()
-        self.waiting: dict[int, asyncio.Future[bytes]] = {}
-        self.asked = 0
+        self.questions: asyncio.Queue[tuple[str, int, KeyQuestion] | None] = asyncio.Queue()
+        self.waiting: dict[str, asyncio.Future[bytes]] = {}
 
     async def ask(self, number: int, question: KeyQuestion) -> bytes:
         """The key that a task asks for, of the run of a number."""
-        self.asked += 1
-        asked, answered = self.asked, asyncio.get_running_loop().create_future()
+        asked, answered = uuid.uuid4().hex, asyncio.get_running_loop().create_future()
         self.waiting[asked] = answered
         await self.questions.put((asked, number, question))
         return await answered
 
-    async def next(self) -> tuple[int, int, KeyQuestion]:
-        """A question that was not answered yet, as soon as there is one."""
+    async def next(self) -> tuple[str, int, KeyQuestion] | None:
+        """A question that was not answered yet, as soon as there is one; None once the desk is closed."""
         return await self.questions.get()
 
-    async def reply(self, asked: int, key: bytes) -> None:
-        """Gives the answer to whoever asked."""
-        self.waiting.pop(asked).set_result(key)
+    async def reply(self, asked: str, key: bytes) -> None:
+        """Gives the answer to whoever asked, and still waits."""
+        if (answered := self.waiting.pop(asked, None)) is not None and not answered.done():
+            answered.set_result(key)
+
+    async def close(self) -> None:
+        """Ends the wait for questions."""
+        await self.questions.put(None)
 
 
 def carried_out(parcel: Parcel, gpu_share: float, desk: Any, *shipment: Any) -> bytes:
@@ -284,15 +327,22 @@ def _result(task: Any) -> bytes:
 
     Raises:
         ChildProcessError: if its workers died in every attempt.
+        Exception: what went wrong there before or after the item itself, such as a full disk.
     """
     import ray
 
     try:
         return bytes(ray.get(task))
-    except ray.exceptions.RayTaskError:
-        raise
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, Exception) else RuntimeError(str(error))
+        raise cause from None
     except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:300]
         raise ChildProcessError(
-            f"a task of Ray died {MAX_RETRIES + 1} times ({reason}); give it more memory, or choose fewer engine.tasks"
+            f"a task of Ray died {MAX_RETRIES + 1} times ({_short(error)}); give it more memory, or choose fewer"
+            " engine.tasks"
         ) from error
+
+
+def _short(error: Exception) -> str:
+    """Beginning of Ray's messages, which go over many lines."""
+    return " ".join(str(error).split())[:MAX_CHARACTERS_OF_REASON]

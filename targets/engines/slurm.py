@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -19,6 +19,7 @@ from palisade.fields import Count, CountFromZero, Positive
 from palisade.targets import progress
 from palisade.targets.engines import worker
 from palisade.targets.engines.engine import MAX_ATTEMPTS, WorkEngine
+from palisade.targets.files import naming, replacing
 
 if TYPE_CHECKING:
     import submitit
@@ -30,6 +31,8 @@ SECONDS_BETWEEN_LOOKS = {"slurm": 5.0, "local": 0.1}
 
 CANCELLATION_SECONDS = 10.0
 """Time that processes of this machine have to end."""
+BYTES_OF_RESULT = 2**20
+"""Room that the result of a job takes, such as that of an evaluation."""
 MAX_JOBS_PER_ARRAY = 1000
 """Slurm refuses larger arrays, unless its administrators allow for them."""
 
@@ -91,6 +94,7 @@ class SlurmEngine(WorkEngine):
                         try:
                             outcome: worker.Outcome = job.result()
                         except (FailedJobError, UncompletedJobError):
+                            check_room(scratch)
                             reason = _reason(job)
                             continue
                         result = outcome.delivered()
@@ -131,18 +135,25 @@ class SlurmEngine(WorkEngine):
 
         os.environ["OMP_NUM_THREADS"] = "1"  # jobs inherit it
         executor = submitit.AutoExecutor(folder=scratch, cluster=self.cluster)
-        executor.update_parameters(
-            name="palisade",
-            timeout_min=self.timeout_min,
-            mem_gb=self.mem_gb,
-            cpus_per_task=self.cpus,
-            gpus_per_node=self.gpus,
-            slurm_array_parallelism=workers,
+        own = {
+            "name": "palisade",
+            "timeout_min": self.timeout_min,
+            "mem_gb": self.mem_gb,
+            "cpus_per_task": self.cpus,
+            "gpus_per_node": self.gpus,
+            "slurm_array_parallelism": workers,
             **({} if self.partition is None else {"slurm_partition": self.partition}),
-            **self.parameters,
-        )
+        }
+        try:
+            executor.update_parameters(**{**own, **self.parameters})
+        except (NameError, AssertionError) as error:  # submitit's words for bad input
+            raise ValueError(
+                f"engine.parameters={dict(self.parameters)}: expected parameters of submitit"
+                f" ({' '.join(str(error).split())}); choose such as slurm_account"
+            ) from None
         count = len(items)
-        with _heard_interrupts():
+        aside = _errors_aside(scratch / "processes.log") if self.cluster == "local" else nullcontext()
+        with _heard_interrupts(), aside, naming(scratch):
             jobs = executor.map_array(PreemptibleItem(), [function] * count, list(items.values()))
         return dict(zip(items, jobs, strict=True))
 
@@ -173,6 +184,26 @@ def _heard_interrupts() -> Iterator[None]:
     finally:
         if ignored:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _errors_aside(path: Path) -> Iterator[None]:
+    """Puts into a file what processes that start in the block print on stderr, such as where Ctrl-C ended them."""
+    stderr = os.dup(2)
+    try:
+        with path.open("a") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def check_room(scratch: Path) -> None:
+    """Raises OSError if there is no room for the result of a job, which dies then and cannot even say so."""
+    with replacing(scratch / "room") as temporary:
+        temporary.write_bytes(bytes(BYTES_OF_RESULT))
+    (scratch / "room").unlink()
 
 
 def _reason(job: submitit.Job[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -138,3 +139,18 @@ def called(function: Callable[..., Result], item: tuple[Any, ...]) -> Result:
         raise ValueError(" ".join(str(error).split())) from None
     except SystemExit as ended:  # of an own network: with exit code 0 the command would end as if all were done
         raise ValueError(f"code of this run called sys.exit({ended.code}); let it raise an error instead") from ended
+    except Exception as error:
+        if _travels(error):
+            raise
+        kind = ValueError if isinstance(error, ValueError) else RuntimeError
+        raise kind(f"{type(error).__name__}: {error}") from error
+
+
+def _travels(error: Exception) -> bool:
+    """True if another process can make this error from its pickle; some classes of errors have an `__init__` that no
+    pickle knows the arguments of, and whoever waits for the worker would take it for dead."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True

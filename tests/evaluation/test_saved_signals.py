@@ -24,7 +24,7 @@ from palisade.evaluation.signals.saved import MAX_FLOAT32, predictions, rows_of,
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import answers, stamp
-from palisade.evaluation.studies.never_used import accusations
+from palisade.evaluation.studies.never_used import accusations, outside_records
 from palisade.targets import job, signal_saver
 from palisade.targets.digests import digest, is_removed, remove_weights
 from palisade.targets.forget import forget
@@ -181,7 +181,7 @@ def test_what_was_not_kept_is_refused_in_a_line(both: Run, bare: Run) -> None:
         mismatch_view(view(both), view(bare))
     assert mismatch_view(view(bare), view(bare)).log_odds.shape[0] == 2 * FLEET_MODELS
     with pytest.raises(ValueError, match=r"out=population: expected a run whose models answer.*fleet.keep=both"):
-        list(accusations(bare, protocol("loss"), "population"))
+        list(accusations(bare, protocol("loss"), "population", outside_records(bare, "population")))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.evaluation.table import UNRECORDED_SHARE, corrections, show_results
+from palisade.targets import engines
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
@@ -168,6 +169,20 @@ def test_a_study_of_output_levels_takes_no_bounds(run: Run) -> None:
     run_study({"name": "output_levels", "levels": levels}, [run], protocol())
     assert not (run.folder / "private" / "ways").exists()
     assert_corrected(audit(run), 1)
+
+
+def test_workers_of_a_study_read_no_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which their node need not have."""
+    begin = engines.run
+
+    def elsewhere(function: Any, items: Any, *how: Any) -> list[Any]:
+        items = list(items)
+        with monkeypatch.context() as node:
+            node.setattr(AttackProtocol, "slices_of", None)
+            return list(begin(function, items, *how))
+
+    monkeypatch.setattr(engines, "run", elsewhere)
+    assert run_study({"name": "output_levels", "levels": [{"outputs": "label"}]}, [run], protocol())
 
 
 def test_a_recorded_share_is_not_forgotten_with_the_models(compose: Compose, run: Run) -> None:

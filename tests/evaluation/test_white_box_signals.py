@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 
 from palisade.attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
 from palisade.data.split import Membership
-from palisade.evaluation.signals.inner import trajectory, white_box
+from palisade.evaluation.measuring import runs
+from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
+from palisade.evaluation.signals.inner import inner_signals, inside, unmeasured
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
@@ -30,6 +32,13 @@ RUN_SETTINGS = [
     f"fleet.models={FLEET_MODELS}",
 ]
 RUN_SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
+
+
+WHITE_BOX = ("gradient_norms", "activation_norms", "alignment")
+
+
+def inner(run: Run) -> dict[str, np.ndarray]:
+    return inside(run, (*WHITE_BOX, "trajectory"), run.models())
 
 
 @pytest.fixture
@@ -58,7 +67,8 @@ def test_signals_equal_plain_loops(make):
     run = make("fleet.keep_checkpoints=2")
     pool = run.dataset.split.pool
     x, y = torch.from_numpy(run.dataset.x[pool]), torch.from_numpy(run.dataset.y[pool])
-    signals, losses = white_box(run), trajectory(run)
+    signals = inner(run)
+    losses = signals.pop("trajectory")
     assert signals["gradient_norms"].shape == signals["activation_norms"].shape == (FLEET_MODELS, len(pool), 2)
     assert losses.shape == (FLEET_MODELS, len(pool), 3)
     assert {array.dtype for array in (*signals.values(), losses)} == {np.dtype(np.float32)}
@@ -85,20 +95,42 @@ def test_signals_equal_plain_loops(make):
 
 def test_without_checkpoints_there_is_the_way_from_start_to_end(make):
     run = make()
-    assert run.checkpoints() == [] and trajectory(run).shape[2] == 1
-    assert np.isfinite(white_box(run)["alignment"]).all()
+    signals = inner(run)
+    assert run.checkpoints() == [] and signals["trajectory"].shape[2] == 1
+    assert np.isfinite(signals["alignment"]).all()
 
 
 def test_only_audited_records_are_looked_at(make):
     run = make("canary=label_noise", "canary.count=20")
-    assert {array.shape[:2] for array in white_box(run).values()} == {(FLEET_MODELS, 20)}
-    assert trajectory(run).shape == (FLEET_MODELS, 20, 1)
+    signals = inner(run)
+    assert {array.shape[:2] for array in signals.values()} == {(FLEET_MODELS, 20)}
+    assert signals["trajectory"].shape == (FLEET_MODELS, 20, 1)
+
+
+def test_workers_look_inside_a_few_models_each(make, monkeypatch):
+    run = make("fleet.keep_checkpoints=1")
+    names = ("WhiteBox", "Trajectory", "LossThreshold")
+    attacks = {name: {"_target_": f"palisade.attacks.{name}"} for name in names}
+    protocol = AttackProtocol(attacks=attacks, threat={**BLACK_BOX, "weights": True})
+    threats = [attack.threat for attack in protocol.attacks_on(run)]
+    assert unmeasured(run, threats) == [*WHITE_BOX, "trajectory"]
+    asked: list[list[int]] = []
+    monkeypatch.setattr(runs, "MODELS_AT_ONCE", 2)
+    original = runs.inside_some
+    monkeypatch.setattr(runs, "inside_some", lambda *item: (asked.append(item[2]), original(*item))[1])
+    runs.look_inside([run], protocol)
+    assert asked == [[0, 1], [2]] and unmeasured(run, threats) == []
+    whole = inner(run)
+    for name, array in inner_signals(run, threats).items():
+        assert array.tobytes() == whole[name].tobytes()
+    runs.look_inside([run], protocol)
+    assert len(asked) == 2, "files hold them"
 
 
 def test_members_of_an_overfit_fleet_are_detected(make):
     run = make("fleet.keep_checkpoints=2", "fleet.models=6", "trainer.epochs=60", "canary=label_noise",
                "canary.count=100")  # fmt: skip
-    split, signals = run.dataset.split, white_box(run) | {"trajectory": trajectory(run)}
+    split, signals = run.dataset.split, inner(run)
     shown = {"labels": run.dataset.y[split.audited], "membership": run.membership()[:, split.is_audited], **signals}
     view = View(
         logits=load_fleet(run.config, run.dataset, run.folder, run.models()).predict(run.dataset.x[split.audited]),

@@ -47,7 +47,7 @@ def cluster() -> Iterator[Any]:
     pytest.importorskip("ray", reason="needs the extra `ray`")
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # or tests beside it leave it no time
     both = Cluster(initialize_head=True, head_node_args={**NODE_SETTINGS, "include_dashboard": False})
     both.add_node(**NODE_SETTINGS)
     yield both
@@ -59,12 +59,12 @@ def on_ray(cluster: Any) -> tuple[str, ...]:
     return (*ON_RAY, "fleet.workers=4", f"engine.address='{cluster.address}'")
 
 
-def ray_tasks() -> list[int]:
+def ray_tasks(title: str = "ray::carried_out") -> list[int]:
     """Processes of this cluster that are at a task; others of this machine may have a cluster of their own."""
     tasks = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if " ".join(process.cmdline()).startswith("ray::carried_out"):
+            if " ".join(process.cmdline()).startswith(title):
                 tasks.append(process.pid)
     return tasks
 
@@ -80,6 +80,9 @@ def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster
     with Progress(tmp_path, total=32) as line:
         run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster))
     assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
+    import ray
+
+    assert {job["Entrypoint"] for job in ray._private.state.state.job_table()} == {"palisade"}, "a command line"
     session = Path(cluster.head_node.get_session_dir_path())
     secret = run.secret
     for path in session.rglob("*"):
@@ -100,6 +103,24 @@ def test_a_command_may_leave_a_cluster_and_join_it_again(cluster: Any) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
+
+
+@pytest.mark.slow
+def test_keys_come_although_the_desk_is_killed(expected: Run, cluster: Any, tmp_path: Path) -> None:
+    RayEngine(address=cluster.address)._connected()
+    gone: list[int] = []
+
+    def kill_desk() -> None:
+        wait_for(lambda: bool(ray_tasks()))
+        gone.extend(ray_tasks("ray::KeyDesk"))
+        for process in gone:
+            os.kill(process, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_desk, daemon=True)
+    thread.start()
+    run = trained(tmp_path, *SMALL_FLEET, *on_ray(cluster))
+    thread.join(timeout=60)
+    assert gone and weights(run) == weights(expected)
 
 
 @pytest.mark.slow

@@ -50,6 +50,23 @@ def test_several_workers_run_in_processes_of_their_own():
     engines.stop()
 
 
+class OddError(ValueError):
+    """An error that no pickle can make again: it asks for more than its text."""
+
+    def __init__(self, value: int, reason: str) -> None:
+        super().__init__(f"{value} is odd: {reason}")
+
+
+def fail_oddly(value: int) -> None:
+    raise OddError(value, "own")
+
+
+def test_an_error_that_no_pickle_can_make_again_comes_back_by_its_name(capfd):
+    with pytest.raises(ValueError, match=r"^OddError: \d is odd: own$"):
+        list(engines.run(fail_oddly, [(1,), (3,)], 2))
+    assert "died" not in capfd.readouterr().err
+
+
 def die_once(folder: str, item: int) -> tuple[int, int]:
     """The first item's worker is killed by the first call, the others wait for that."""
     mark = Path(folder, "dead")
@@ -150,13 +167,13 @@ print(sorted(engines.run(divmod, [(7, 2), (9, 2)], 2)), __file__)
 
 
 def test_script_on_standard_input_has_workers():
-    done = subprocess.run([sys.executable, "-"], input=WORKER_SCRIPT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-"], input=WORKER_SCRIPT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "[(3, 1), (4, 1)] <stdin>\n"), done.stderr
 
 
 def test_function_of_a_script_on_standard_input_is_named_as_the_cause():
     script = "from palisade.targets import engines\ndef work(k): pass\nlist(engines.run(work, [(1,), (2,)], 2))\n"
-    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "ValueError: a worker process could not load its work (Can't get attribute 'work'" in done.stderr
     assert "killed" not in done.stderr
@@ -165,11 +182,11 @@ def test_function_of_a_script_on_standard_input_is_named_as_the_cause():
 def test_script_that_workers_cannot_import_is_named_as_the_cause(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(WORKER_SCRIPT)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert worker.SCRIPT_NOT_IMPORTABLE in done.stderr and local.WORKER_KILLED not in done.stderr
     script.write_text(WORKER_SCRIPT.replace("print", 'if __name__ == "__main__": print'))
-    assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300).returncode == 0
 
 
 def test_count_is_set_or_one_per_core(monkeypatch):

@@ -5,29 +5,32 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import platform
 import re
+import resource
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from palisade.commandline import one_line
 from palisade.data.dataset import data_settings
 from palisade.data.derived import KeyQuestion, answer
 from palisade.evaluation.measuring import runs
 from palisade.evaluation.measuring.runs import measure_and_keep, results_of, stored_result
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.targets import engines
+from palisade.targets import engines, progress
 from palisade.targets.defaults import resolved
 from palisade.targets.engines import worker
 from palisade.targets.engines.parcel import Parcel, loaded, packed, pickled
-from palisade.targets.engines.slurm import SlurmEngine
-from palisade.targets.progress import Progress
+from palisade.targets.engines.slurm import SlurmEngine, check_room
+from palisade.targets.progress import Progress, RunLog
 from palisade.targets.run import Run
 from palisade.targets.training import chunks, train_models
 from palisade.train import composed, train_run
@@ -148,8 +151,34 @@ def test_a_job_that_dies_is_submitted_once_more_and_its_reason_is_said(
     assert capfd.readouterr().err == "1 jobs died; what they left is submitted once more\n"
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_named_where_a_job_cannot_even_say_so(tmp_path: Path) -> None:
+    check_room(tmp_path)
+    with files_of_at_most(1000), pytest.raises(OSError, match="File too large") as full:
+        check_room(tmp_path)
+    assert one_line(full.value).startswith(f"{tmp_path}/room: ") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("parameters", [{"acount": "us"}, {"slurm_acount": "us"}, {"tasks_per_node": "two"}])
+def test_parameters_that_submitit_does_not_know_are_named(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    pytest.importorskip("submitit", reason="needs the extra `sweep`")
+    (name,) = parameters
+    with pytest.raises(ValueError, match=rf"^engine\.parameters=.*{name}.*: expected parameters of submitit"):
+        SlurmEngine(cluster="local", parameters=parameters)._submitted(print, {0: ()}, 1, tmp_path)
+    assert composed("data=digits", *ON_SLURM, "+engine.parameters.slurm_account=us")["engine"]["parameters"]
+
+
 @needs_proc
-def test_jobs_end_with_the_command(tmp_path: Path) -> None:
+def test_jobs_end_with_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Also where interrupts are ignored, as by a command in the background."""
     engines.choose({"_target_": "palisade.targets.engines.slurm.SlurmEngine", "cluster": "local"})
     folder = tmp_path / "data" / "run"
@@ -158,9 +187,11 @@ def test_jobs_end_with_the_command(tmp_path: Path) -> None:
     try:
         results = engines.run(time.sleep, [(0,), (100,)], 2, [folder])
         assert next(results) is None and of_submitit(tmp_path)
+        capfd.readouterr()
         results.close()  # as Ctrl-C does
     finally:
         signal.signal(signal.SIGINT, heard)
+    assert capfd.readouterr().err == "", "of submitit's processes"
     end = time.monotonic() + 30
     while of_submitit(tmp_path):
         assert time.monotonic() < end
@@ -170,6 +201,7 @@ def test_jobs_end_with_the_command(tmp_path: Path) -> None:
 
 def carried(run: Run, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
     """Outcome and changes of an item that travels as by Ray, without Ray; and all that travelled, there and back."""
+    shutil.copy(run.folder / "private" / "secret", run.folder / "private" / "release_secret")  # as if it was shipped
     content, numbers = pickled((function, item), {7: run.folder})
     assert numbers == [7]
     data, files = run.dataset, packed(run.folder)
@@ -225,6 +257,25 @@ def test_an_evaluation_that_travels_is_the_same(tmp_path: Path, monkeypatch: pyt
     run.metrics.unlink()
     (here,) = results_of([run], protocol)
     assert here.to_json() == result.to_json() and run.metrics.read_bytes() == travelled
+
+
+def test_a_full_disk_of_a_node_is_named_with_the_node(expected: Run) -> None:
+    with files_of_at_most(100), pytest.raises(OSError, match="File too large") as full:
+        carried(expected, train_models, ({}, str(expected.folder)))
+    assert f"palisade-{platform.node()}-" in str(full.value.filename)
+
+
+def test_models_of_a_killed_worker_are_in_the_log(tmp_path: Path) -> None:
+    """Its lines were lost with it; those of one that was preempted were not."""
+    notes = progress.WorkerNotes()
+    with progress.noting(notes):
+        RunLog(folder=tmp_path).add_again([0, 1])
+        RunLog(folder=tmp_path).add_again([2])
+    assert [line.split(" ", 1)[1] for _, line in notes.log] == [
+        "models 0, 1 trained by a worker that ended before it could say so"
+    ]
+    RunLog(folder=tmp_path).add_again([0, 1])  # processes that share the log have written it
+    assert not (tmp_path / "train.log").exists()
 
 
 THREE_ATTACKS = AttackProtocol(

@@ -16,6 +16,7 @@ from palisade.targets.files import (
     PART_PREFIX,
     creating,
     file_lock,
+    naming,
     replacing,
     shared_lock,
     temporary_path,
@@ -96,6 +97,16 @@ def test_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, no_room, writes)
     assert one_line(full.value).startswith(f"{path}: ")
     assert one_line(full.value).endswith("; make room, and the same command goes on from there")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_line_where_no_file_is_named(tmp_path, no_room):
+    with pytest.raises(OSError) as full:
+        (tmp_path / "a").write_bytes(bytes(20000))
+    assert full.value.filename is None
+    assert one_line(full.value) == "File too large; make room, and the same command goes on from there"
+    with pytest.raises(OSError) as full, naming(tmp_path):
+        (tmp_path / "a").write_bytes(bytes(20000))
+    assert one_line(full.value).startswith(f"{tmp_path}: File too large; make room")
 
 
 def test_missing_folder_is_named(tmp_path: Path):
