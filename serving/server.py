@@ -62,9 +62,9 @@ def serve(settings: ServingSettings) -> None:
             f"host={settings.host}: expected an address of loopback, as there are no keys; make one with keys=make"
             " key.name=<owner>"
         )
-    shared_hash_key(settings.private_folder)
     if settings.redis is not None and (note := check_durable(settings.redis)) is not None:
         say(note)
+    shared_hash_key(settings.private_folder)
     if settings.workers == 1:
         work(settings, listener, 0, lambda: None)
     else:
