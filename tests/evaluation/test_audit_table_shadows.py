@@ -65,16 +65,13 @@ def test_shadows_know_the_rows_of_a_table(folder: Path) -> None:
 
 
 def test_shadows_of_another_kind_are_refused(folder: Path) -> None:
-    (run,) = (folder / "runs" / "all").iterdir()
-    takes_arrays = AuditedModel(
-        name="a model", answers="probabilities", ask=lambda rows: rows, inputs=lambda rows: rows
-    )
-    with pytest.raises(ValueError, match="shadows=.*: expected a run on records of the same kind"):
-        ShadowFleet.named(str(run), takes_arrays, has_tables=False)
-    takes_texts = replace(takes_arrays, answers="token_logprobs", takes_inputs=False)
-    with pytest.raises(ValueError, match="shadows=.*: expected null for a model that takes neither arrays nor tables"):
-        ShadowFleet.named(str(run), takes_texts, has_tables=True)
-    tables = ShadowFleet.named(
-        str(run), replace(takes_arrays, takes_inputs=False, classes=("no", "yes")), has_tables=True
-    )
-    assert tables.models == SHADOW_COUNT and not tables.asking(takes_arrays).takes_inputs
+    (run,) = map(str, (folder / "runs" / "all").iterdir())
+    arrays = AuditedModel(name="a model", answers="probabilities", ask=lambda rows: rows, inputs=lambda rows: rows)
+    texts = replace(arrays, answers="token_logprobs", takes_inputs=False)
+    rows = replace(arrays, takes_inputs=False, classes=("no", "yes"))
+    with pytest.raises(ValueError, match=r"shadows=.*: expected a run on records of the same kind"):
+        ShadowFleet.named(run, arrays, has_tables=False)
+    with pytest.raises(ValueError, match=r"shadows=.*: expected null for a model that takes neither arrays nor tables"):
+        ShadowFleet.named(run, texts, has_tables=True)
+    shadows = ShadowFleet.named(run, rows, has_tables=True)
+    assert shadows.models == SHADOW_COUNT and not shadows.asking(rows).takes_inputs
