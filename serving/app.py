@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from palisade.serving.bodies import RefusedError, parsed
 from palisade.serving.completions import completion, completion_request
 from palisade.serving.domain import Domain
-from palisade.serving.hosts import ELSEWHERE, is_from_elsewhere
+from palisade.serving.hosts import ELSEWHERE_REASON, is_from_elsewhere
 from palisade.serving.inbox import Inbox
 from palisade.serving.keys import Client, KeyRing
 from palisade.serving.limits import Charge, Store, StoreError, check_size
@@ -201,7 +201,7 @@ class Service:
         async def entered(scope: Scope, receive: Receive, send: Send) -> None:
             if self.keys.is_open and is_from_elsewhere(scope["method"], Headers(scope=scope)):
                 self.metrics.request(UNKNOWN_NAME, 421)
-                await _refusal(RefusedError(421, ELSEWHERE))(scope, receive, send)
+                await _refusal(RefusedError(421, ELSEWHERE_REASON))(scope, receive, send)
                 return
             await app(scope, receive, send)
 

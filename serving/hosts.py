@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")
 """Values of Sec-Fetch-Site of a page of this server, and of what a person typed."""
-ELSEWHERE = "without keys only this machine is answered, under localhost or 127.0.0.1; ask there, or make keys"
+ELSEWHERE_REASON = "without keys only this machine is answered, under localhost or 127.0.0.1; ask there, or make keys"
 
 
 def is_loopback(host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -62,7 +62,7 @@ class Metrics:
         """Answers Prometheus on loopback, in a thread of its own."""
         pages = make_wsgi_app(self._registry)
 
-        def answer(request: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        def answer(request: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             if not names_loopback(request.get("HTTP_HOST", "")):  # a web page whose name means 127.0.0.1
                 start("421 Misdirected Request", [("Content-Type", "text/plain")])
                 return [b"expected a request to localhost or 127.0.0.1\n"]

@@ -56,15 +56,15 @@ def serve(settings: ServingSettings) -> None:
             f"release={settings.release}: expected a folder named by 1 to 64 letters from a to z, digits and _ . -, as"
             " it is a part of addresses; rename it"
         )
+    listener = bound(settings)
     if not len(KeyFile(settings.private_folder).read()) and not settings.is_local:
         raise ValueError(
             f"host={settings.host}: expected an address of loopback, as there are no keys; make one with keys=make"
             " key.name=<owner>"
         )
-    listener = bound(settings)
-    shared_hash_key(settings.private_folder)
     if settings.redis is not None and (note := check_durable(settings.redis)) is not None:
         say(note)
+    shared_hash_key(settings.private_folder)
     if settings.workers == 1:
         work(settings, listener, 0, lambda: None)
     else:

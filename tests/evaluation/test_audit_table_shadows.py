@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from commands import call
 
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
+from palisade.evaluation.subjects.audited_model import AuditedModel
+from palisade.evaluation.subjects.shadow_fleet import ShadowFleet
 from palisade.targets.shipping import ship
 from palisade.train import composed
 
@@ -58,12 +61,17 @@ def test_shadows_know_the_rows_of_a_table(folder: Path) -> None:
     report = json.loads((folder / "reports" / "beside" / "report.json").read_text())
     rows = {(row["attack"], row["metric"]): row["value"] for row in report["rows"] if row["group"] == "all"}
     assert report["shadow_models"] == SHADOW_COUNT and set(report["skipped"]) == {"votes"}
-    assert rows["lira", "auc"] > 0.6 and rows["lira", "unscored"] < 0.1, rows
+    assert rows["lira", "auc"] > 0.55 and rows["lira", "unscored"] < 0.1, rows
 
 
 def test_shadows_of_another_kind_are_refused(folder: Path) -> None:
-    (run,) = (folder / "runs" / "all").iterdir()
-    np.savez(folder / "array.npz", features=np.zeros((20, 3)), labels=np.zeros(20))
-    words = ("audit=model", "release=released", "members=array.npz", "nonmembers=array.npz", f"shadows={run}")
-    done = call("evaluate.py", *words, folder=folder)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "shadows=" in done.stderr, done.stderr
+    (run,) = map(str, (folder / "runs" / "all").iterdir())
+    arrays = AuditedModel(name="a model", answers="probabilities", ask=lambda rows: rows, inputs=lambda rows: rows)
+    texts = replace(arrays, answers="token_logprobs", takes_inputs=False)
+    rows = replace(arrays, takes_inputs=False, classes=("no", "yes"))
+    with pytest.raises(ValueError, match=r"shadows=.*: expected a run on records of the same kind"):
+        ShadowFleet.named(run, arrays, has_tables=False)
+    with pytest.raises(ValueError, match=r"shadows=.*: expected null for a model that takes neither arrays nor tables"):
+        ShadowFleet.named(run, texts, has_tables=True)
+    shadows = ShadowFleet.named(run, rows, has_tables=True)
+    assert shadows.models == SHADOW_COUNT and not shadows.asking(rows).takes_inputs
