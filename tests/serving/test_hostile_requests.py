@@ -229,13 +229,10 @@ def test_slow_sockets_are_closed_and_hold_nobody_up(digits_release, tmp_path: Pa
         starts = (
             b"GET / HT", b"", b"GET /card HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"POST /v1/models/released:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
-            b"GET /card HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10_000,
         )  # fmt: skip
         sockets = [socket.create_connection((host, int(port))) for _ in range(200)]
         for place, each in enumerate(sockets):
-            each.settimeout(0.1)
-            with contextlib.suppress(TimeoutError):  # more answers than lie between those who read none
-                each.sendall(starts[place % 5])
+            each.sendall(starts[place % 4])
         started, waits, is_open = time.monotonic(), [], set(range(200))
         session = requests.Session()
         while is_open and time.monotonic() - started < 12:
@@ -243,9 +240,9 @@ def test_slow_sockets_are_closed_and_hold_nobody_up(digits_release, tmp_path: Pa
                 each = sockets[place]
                 each.settimeout(0.001)
                 try:
-                    if place % 5 >= 3:
+                    if place % 4 == 3:
                         each.send(b" ")  # one letter now and then
-                    if place % 5 < 4 and not each.recv(100_000):
+                    if not each.recv(100_000):
                         is_open.discard(place)
                 except TimeoutError:
                     pass
