@@ -7,9 +7,9 @@ import os
 import socket
 from typing import Any
 
+from granian import net
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
-from granian.net import SocketHolder
 from granian.server.embed import Server
 from starlette.types import ASGIApp
 
@@ -41,12 +41,13 @@ class ListeningServer(Server):
             listener.listen(CONNECTIONS_AT_ONCE)
         except OSError as error:
             raise _taken(f"port={port}", port, host, error) from None
-        self._holder = SocketHolder(os.dup(listener.fileno()), False, CONNECTIONS_AT_ONCE)
+        holder: Any = net  # its types lack it
+        self._holder = holder.SocketHolder(os.dup(listener.fileno()), False, CONNECTIONS_AT_ONCE)
         listener.close()  # what is left ends with the server
 
     def _init_shared_socket(self) -> None:
         self._ssp: Any = None
-        self._shd = self._holder
+        self._shd: Any = self._holder
 
 
 def bound(settings: ServingSettings) -> socket.socket:
