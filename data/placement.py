@@ -10,6 +10,8 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 CPU = torch.device("cpu")
+DEVICES_WITHOUT_DOUBLES = frozenset({"mps"})
+"""Kinds of devices that have no double precision: they refuse it."""
 _placed: dict[tuple[int, torch.device], Tensor] = {}
 """By the identity of an array, as long as it lives."""
 
@@ -43,3 +45,13 @@ def sent(values: Shaped[np.ndarray | Tensor, "*shape"], device: torch.device) ->
     """Values that are used once, such as those of a step, on the device; a GPU's host does not wait for the copy."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def in_highest_precision(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Values in the most precise type of their device: single precision on that of a Mac."""
+    return values if values.device.type in DEVICES_WITHOUT_DOUBLES else values.double()
+
+
+def in_double(values: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Values in double precision where they lie, or on the CPU if that device has none."""
+    return (values.cpu() if values.device.type in DEVICES_WITHOUT_DOUBLES else values).double()

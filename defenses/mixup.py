@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -53,8 +52,9 @@ class Mixup(Defense):
                 "defense=mixup: expected inputs of numbers, not of words; choose another defense for texts"
             )
         # Padded rows sort last, so that real ones are shuffled among themselves.
-        keys = draws("mixup partners", lambda rng: rng.random(batch.mask.shape[-1]))
-        partner = keys.where(batch.mask, math.inf).argsort(dim=-1)
+        rows = batch.mask.shape[-1]
+        ranks = draws("mixup partners", lambda rng: rng.random(rows).argsort().argsort())
+        partner = ranks.where(batch.mask, rows).argsort(dim=-1)
         share = draws("mixup share", lambda rng: rng.beta(self.alpha, self.alpha, size=1).astype(np.float32))
 
         def mixed(values: Tensor) -> Tensor:

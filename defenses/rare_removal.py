@@ -89,5 +89,5 @@ class RareRemoval(Composed):
                 inputs, labels = sent(x[part], fitter.device), sent(y[part], fitter.device)
                 every = torch.ones(len(inputs), dtype=torch.bool, device=fitter.device)
                 batch = Batch(inputs, labels, every, every)
-                losses.append(record_losses(network(inputs), batch).double().cpu().numpy())
+                losses.append(record_losses(network(inputs), batch).cpu().double().numpy())
         return np.concatenate(losses)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from palisade.data.loaders import Batch
+from palisade.data.placement import in_double
 from palisade.data.sequences import NO_TOKEN, TOKEN_COLUMNS, TOKEN_ROW
 
 
@@ -42,7 +43,8 @@ def token_rows(
         logits: of the next token at every position; everything is computed in float64.
         y: the tokens, −1 behind the last one, where log p is NaN and all else 0.
     """
-    logs = logits.double().log_softmax(dim=-1)
+    logits = in_double(logits)
+    logs, y = logits.log_softmax(dim=-1), y.to(logits.device)
     probabilities = logs.exp()
     mean = (probabilities * logs).sum(dim=-1)
     variance = (probabilities * (logs - mean.unsqueeze(-1)).square()).sum(dim=-1)

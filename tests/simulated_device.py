@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry
@@ -29,6 +30,8 @@ from torch.optim import optimizer
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+from palisade.data import placement
 
 SIMULATED_NAME = "sim"
 SIMULATED_DEVICE = torch.device("cpu")  # until the backend bears its name, below
@@ -112,6 +115,22 @@ def counting() -> Iterator[Costs]:
         yield costs
     finally:
         _counting.remove(costs)
+
+
+@contextmanager
+def without_doubles() -> Iterator[None]:
+    """Refuses double precision within its block, as the GPU of a Mac does, and lets the project know."""
+    global _doubles
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placement, "DEVICES_WITHOUT_DOUBLES", {SIMULATED_NAME})
+        _doubles = False
+        try:
+            yield
+        finally:
+            _doubles = True
+
+
+_doubles = True
 
 
 def _project_line() -> str:
@@ -231,6 +250,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     if plain.get("pin_memory"):
         plain["pin_memory"] = False
     outputs = func(*tree_map(_raw, args), **tree_map(_raw, plain))
+    if not (_doubles or to_host) and any(_is_double(leaf) for leaf in tree_leaves(outputs)):
+        raise TypeError(f"{func}: the device has no double precision")
     if torch.Tag.inplace_view in func.tags:
         _change_shape(func, args, kwargs)
     return _returned(func, args, kwargs, outputs, wrap=(lambda each: each) if to_host else _wrapped)
@@ -245,6 +266,10 @@ def _change_shape(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
             func(*args, **kwargs)
         finally:
             torch._C._set_meta_in_tls_dispatch_include(before)
+
+
+def _is_double(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dtype in (torch.float64, torch.complex128)
 
 
 def _raw(leaf: Any) -> Any:

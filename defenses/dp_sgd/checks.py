@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from palisade.data.placement import in_double, in_highest_precision
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.engine import Engine, Notes
 from palisade.defenses.dp_sgd.mechanism import Mechanism
@@ -174,12 +175,13 @@ class Checks:
         """Agreement of a batch's loss with the sum of several records' losses, where the mean was stated."""
         return not self.divisor and len(each) > 1 and _near(whole, sum(each), each)
 
-    def in_double(self, step: Any, columns: Sequence[int], *, index: int = 0) -> bool:
+    def agree_in_double(self, step: Any, columns: Sequence[int], *, index: int = 0) -> bool:
         """Comparison in double precision, on a copy: shows if a difference was rounding alone."""
         module = self.rehearsal.module
         trainer = module.__dict__.get("_trainer")
         try:
-            copied = copy.deepcopy(module, {id(trainer): trainer}).double()
+            copied = copy.deepcopy(module, {id(trainer): trainer})
+            copied.to(place := in_double(torch.zeros((), device=module.device)).device).double()
             copied.__dict__["_trainer"] = trainer  # which Lightning leaves out of copies
             for layer in copied.modules():
                 layer.__dict__.pop("forward", None)
@@ -191,11 +193,11 @@ class Checks:
             rehearsal.callbacks = self.rehearsal.callbacks
             transfer = self.records.transfer
 
-            def in_double(batch: Any) -> Any:
-                return map_tensors(transfer(batch), lambda t: t.double() if t.is_floating_point() else t)
+            def transferred(batch: Any) -> Any:
+                return map_tensors(transfer(batch), lambda t: in_double(t) if t.is_floating_point() else t.to(place))
 
             records = copy.copy(self.records)
-            records.transfer = in_double
+            records.transfer = transferred
             checks = Checks(
                 rehearsal, records, self.mechanism, bounds=self.bounds, divisor=self.divisor, models=self.models
             )
@@ -300,8 +302,8 @@ class Checks:
         for parameter, gradient in zip(engine.parameters, of_loss[0], strict=True):
             zero = torch.zeros_like(parameter)
             plain = zero if gradient is None else gradient
-            squared += float((total.get(parameter, zero) - plain).double().square().sum())
-            reference += float(plain.double().square().sum())
+            squared += float(in_double(total.get(parameter, zero) - plain).square().sum())
+            reference += float(in_double(plain).square().sum())
         floor = min(self.bounds()) / self._scale(1)
         return not squared**0.5 > 10 * RECORD_TOLERANCE * max(reference**0.5, floor)
 
@@ -314,7 +316,7 @@ class Checks:
     def _move(weights: Sequence[Tensor], before: Sequence[Tensor], jitter: float) -> None:
         generator = torch.Generator().manual_seed(SHARED_SEED)
         for parameter, value in zip(weights, before, strict=True):
-            spread = float(value.double().std()) if value.numel() > 1 else 0.0
+            spread = float(in_double(value).std()) if value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator).to(value)
             parameter.data.copy_(value + jitter * max(spread, 0.1) * noise if jitter else value)
 
@@ -398,7 +400,7 @@ def chosen(secret: Secret, step: int, units: int) -> int:
 def _norms(notes: Notes, scale: float) -> Float[Tensor, "*models units"]:
     if not notes.of_layers:
         return torch.zeros(1)
-    return scale * notes.gradients()[0].double().sum(0).sqrt()
+    return scale * in_highest_precision(notes.gradients()[0]).sum(0).sqrt()
 
 
 def _norm_of_sum(differences: Sequence[Difference]) -> float:
@@ -408,7 +410,7 @@ def _norm_of_sum(differences: Sequence[Difference]) -> float:
         deltas = next(deltas for tapes in notes.of_layers.values() for _, deltas in tapes if deltas)
         for parameter, value in notes.total(deltas[0].new_ones(deltas[0].shape[: notes.axis + 1])).items():
             total[parameter] = total[parameter] + value if parameter in total else value
-    return float(sum(value.double().square().sum() for value in total.values()) ** 0.5)
+    return float(sum(in_double(value).square().sum() for value in total.values()) ** 0.5)
 
 
 def _near(one: float, other: float, each: Sequence[float]) -> bool:

@@ -228,7 +228,7 @@ class Chooser:
         self.draws = self.draws or compared.random or self.checks.draws(step)
         if compared.random and compared.losses is not None and self.checks.is_scaled(*compared.losses):
             raise ValueError(COUPLED_RECORDS.format(how="its loss grows with the batch's size"))
-        if compared.alike or self.checks.in_double(step, columns):
+        if compared.alike or self.checks.agree_in_double(step, columns):
             return Choice(
                 "fast", "every trainable layer is known, and records alone have the gradients they have in company"
             )

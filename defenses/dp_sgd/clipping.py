@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from palisade.data.placement import in_double
+
 NORM_SMOOTHING = 0.01
 TARGET_QUANTILE = 0.5
 LEARNING_RATE = 0.2
@@ -191,7 +193,7 @@ class ClippingStats:
 
     def metrics(self) -> dict[str, float]:
         """Clipped fraction and norm quantiles of this step; nothing for an empty batch."""
-        norms = torch.cat([norms[norms > 0] for norms in self._norms]).double() if self._norms else torch.empty(0)
+        norms = in_double(torch.cat([norms[norms > 0] for norms in self._norms])) if self._norms else torch.empty(0)
         if not len(norms):
             return {}
         norm_quantiles = norms.quantile(norms.new_tensor(LOGGED_QUANTILES)).tolist()

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from palisade.data.placement import in_highest_precision
 from palisade.defenses.dp_sgd.clipping import Flat
 from palisade.defenses.dp_sgd.gradients import ClippedSum, Refused
 from palisade.defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
@@ -314,10 +315,10 @@ def replace_attribute(module: object, name: str, value: Any) -> Callable[[], obj
 
 
 def _double(tape: Tape, scale: float | Tensor) -> Tape:
-    """Notes of a layer in double precision, output gradients times `scale`."""
-    activations = [call.double() if call.is_floating_point() else call for call in tape[0]]
+    """Notes of a layer in double precision, where their device has it, output gradients times `scale`."""
+    activations = [in_highest_precision(call) if call.is_floating_point() else call for call in tape[0]]
     scales = [_like(scale, call) if isinstance(scale, Tensor) else scale for call in tape[1]]
-    return activations, [by * call.double() for by, call in zip(scales, tape[1], strict=True)]
+    return activations, [by * in_highest_precision(call) for by, call in zip(scales, tape[1], strict=True)]
 
 
 def _like(by_record: Tensor, call: Tensor) -> Tensor:

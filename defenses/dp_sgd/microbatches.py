@@ -63,7 +63,7 @@ def leaves(batch: Any) -> Iterator[Any]:
 def content(tensor: Tensor) -> bytes:
     """The values of a tensor of any precision, NumPy's or not."""
     values = tensor.detach().cpu().contiguous().reshape(-1)
-    return values.view(torch.uint8).numpy().tobytes() if len(values) else b""  # an empty one of NumPy's has no view
+    return values.view(torch.uint8).numpy().tobytes() if len(values) else b""  # without values it may have no view
 
 
 def _lists_records(batch: Any, shape: tuple[int, ...]) -> bool:

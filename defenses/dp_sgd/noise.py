@@ -65,7 +65,7 @@ def identities(
             if len(models) > 1:
                 value = value[position].mT if parameter in transposed else value[position]
             weights.update(name.encode())
-            weights.update(value.double().cpu().contiguous().numpy().tobytes())
+            weights.update(value.cpu().double().contiguous().numpy().tobytes())
         texts.append(
             json.dumps(
                 [

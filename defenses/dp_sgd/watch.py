@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from palisade.data.placement import in_double
 from palisade.defenses.dp_sgd.alone import Alone
 from palisade.defenses.dp_sgd.checks import FEW_RECORDS_PER_LOOK, MAX_RECORDS_PER_LOOK, Pace, chosen
 from palisade.defenses.dp_sgd.choice import NOT_COMPARED, RECORDS_COUPLED_OVER_STEPS, Chooser
@@ -400,7 +401,7 @@ class Watch:
     def _judge(self, alike: Callable[[], bool], step: Any, columns: Sequence[int], index: int) -> None:
         """Raises ValueError where records turn out to be coupled, or nothing can be compared."""
         try:
-            if alike() or self.checks.in_double(step, columns, index=index):
+            if alike() or self.checks.agree_in_double(step, columns, index=index):
                 return
         except LayerError as error:
             raise ValueError(f"{error}; or set per_record=alone") from error
@@ -445,5 +446,5 @@ def _named(names: Sequence[str]) -> str:
 def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
     """Agreement of two gradients to rounding."""
     pairs = list(zip(one, other, strict=True))
-    off = sum(float((a - b).double().square().sum()) for a, b in pairs)
-    return not off > GRADIENT_TOLERANCE**2 * sum(float(a.double().square().sum()) for a, _ in pairs)
+    off = sum(float(in_double(a - b).square().sum()) for a, b in pairs)
+    return not off > GRADIENT_TOLERANCE**2 * sum(float(in_double(a).square().sum()) for a, _ in pairs)

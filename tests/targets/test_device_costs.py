@@ -20,7 +20,7 @@ MAX_RECORDS_PER_STEP = 80
 """Expected are 32, in Poisson batches as well."""
 
 
-@dataclass
+@dataclass(eq=False)
 class StepCosts(pl.Callback):
     """Follows a training as a tracker does, and counts from the end of one step to that of the next in its epoch."""
 

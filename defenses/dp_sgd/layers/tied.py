@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from palisade.data.placement import in_double
 from palisade.defenses.dp_sgd.layers.dense import dense_gradients
 from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
 from palisade.defenses.dp_sgd.layers.tape import GRAM_ROUNDING_ULPS, Gradients, Tape, joined_positions, learning
@@ -46,15 +47,14 @@ def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: T
         result[weight] = sums_embedding(weights)[weight].add_(result[weight])
         return result
 
-    return torch.cat(squares).to(outer.dtype), sums
+    return torch.cat(squares).to(outer), sums
 
 
 def _doubled(tape: Tape, records: slice) -> Tape:
-    """Some records of a tape in double precision; tokens stay whole numbers."""
+    """Some records of a tape in double precision, on the CPU if their device has none; tokens stay whole numbers."""
     activations, deltas = ([call[records] for call in calls] for calls in tape)
-    return [call.double() if call.is_floating_point() else call for call in activations], [
-        call.double() for call in deltas
-    ]
+    deltas = [in_double(call) for call in deltas]
+    return [in_double(call) if call.is_floating_point() else call.to(deltas[0].device) for call in activations], deltas
 
 
 def _squares(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from palisade.defenses.dp_sgd.microbatches import batch_shape, leaves, map_tensors, part
+from palisade.defenses.dp_sgd.microbatches import batch_shape, content, leaves, map_tensors, part
 
 Pair = namedtuple("Pair", ["x", "y"])
 
@@ -116,3 +117,9 @@ def test_part_of_records_that_are_no_tensors() -> None:
 def test_refuses_a_batch_without_tensors() -> None:
     with pytest.raises(ValueError, match="batch=UserDict"):
         batch_shape(UserDict(name="a"), 1)
+
+
+def test_an_empty_batch_has_a_content():
+    """NumPy's arrays without values make tensors that cannot be viewed as bytes: the first batch may be empty."""
+    assert content(torch.from_numpy(np.zeros(0, dtype=np.int64))) == b""
+    assert content(torch.tensor([1, 256])) == np.array([1, 256]).tobytes()

@@ -109,7 +109,7 @@ def test_looking_leaves_no_trace(kind: Any, way: str) -> None:
     state = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     parts.chooser.choose()
     parts.checks.losses_alike(parts.step, range(12))
-    parts.checks.in_double(parts.step, range(12))
+    parts.checks.agree_in_double(parts.step, range(12))
     assert same(before, trace(module)) and module.logged == module.steps == 0
     assert random.getstate() == state[0] and (np.random.get_state()[1] == state[1]).all()  # noqa: NPY002
     assert "forward" not in vars(module.b) and "training_step" not in vars(module)
@@ -184,7 +184,7 @@ def test_rounding_is_separated_from_coupling_in_double_precision() -> None:
     rounding = Parts(Plain(by(lambda kind: 100 * torch.finfo(kind).eps)))
     assert not rounding.alike() and rounding.chooser.choose().way == "fast"
     coupling = Parts(Plain(by(lambda kind: 100 * torch.finfo(torch.float32).eps)))
-    assert not coupling.alike() and not coupling.checks.in_double(coupling.step, range(12))
+    assert not coupling.alike() and not coupling.checks.agree_in_double(coupling.step, range(12))
     with pytest.raises(ValueError, match="couples records"):
         Parts(Plain(by(lambda kind: 1e-3))).chooser.choose()
 
