@@ -11,7 +11,7 @@ import jinja2
 from palisade.data.sequences import ByteTokens
 from palisade.data.subwords import SubwordTokens
 from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
-from palisade.targets.statement import STATEMENT_FIELDS, Statement, rounded_up
+from palisade.targets.statement import INFINITY_TEXT, STATEMENT_FIELDS, Statement, rounded_up
 
 TEMPLATE_NAME = "card.html.j2"
 SHOWN_FPR, SHOWN_TPR = 0.01, "tpr@1%fpr"
@@ -132,11 +132,12 @@ def _named(name: str, settings: Mapping[str, Any]) -> str:
 def _mechanism(statement: Mapping[str, Any]) -> Pairs:
     """The numbers behind a claim, those that are known."""
     in_sentences = ("guarantee", "not_covered", "warnings", "withdrawn")
+    noiseless = ("noise",) if statement["noise_multiplier"] == 0 else ()
     pairs = []
     for name, value in statement.items():
-        if name in in_sentences or value in (None, 0, (), [], {}):
+        if name in (*in_sentences, *noiseless) or value in (None, 0, (), [], {}):
             continue
-        text = written(value)
+        text = "∞" if value == INFINITY_TEXT else written(value)
         if name in CLAIMED_FIELDS and isinstance(value, float):
             text = rounded_up(value, CLAIMED_DIGITS)
         elif name == "privacy_curve":
