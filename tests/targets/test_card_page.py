@@ -87,6 +87,10 @@ def test_members_are_told_as_people_beside_guessing() -> None:
     )
 
 
+def test_texts_are_not_counted_as_people() -> None:
+    assert "Of 1,000 texts that were in, 76" in card_page(card(preprocessing={"kind": "bytes", "length": 32}))
+
+
 def test_the_numbers_hold_without_limits_where_there_are_numbers() -> None:
     limited = card(audit={**card()["audit"], "limits": AUDIT_LIMITS})
     assert f"<p>{AUDIT_LIMITS}</p>" in card_page(limited) and "add nothing to ε" in AUDIT_LIMITS
