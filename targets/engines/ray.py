@@ -31,6 +31,8 @@ MAX_RETRIES = 3
 """Of a task whose worker or node died: nodes of clusters come and go."""
 MAX_WAITING_WORKERS = 10_000
 """Workers that may wait for keys at a time."""
+QUESTION_SECONDS = 0.5
+"""For how long the driver waits for a question before it looks whether the cluster is left."""
 
 _session: RaySession | None = None
 
@@ -146,6 +148,7 @@ def disconnect() -> None:
     if _session is not None:
         import ray
 
+        _session.close()
         _session = None
         ray.shutdown()
 
@@ -165,7 +168,14 @@ class RaySession:
         self.secrets: dict[int, Secret] = {}
         self._shipped: dict[str, Any] = {}
         self._checked: set[OwnFile] = set()
-        threading.Thread(target=self._answer, daemon=True).start()
+        self._is_left = threading.Event()
+        self._answering = threading.Thread(target=self._answer, daemon=True)
+        self._answering.start()
+
+    def close(self) -> None:
+        """Ends the answers: a thread that is inside Ray while it shuts down takes the whole process with it."""
+        self._is_left.set()
+        self._answering.join()
 
     def number(self, folder: Path) -> int:
         """Number by which tasks know a run."""
@@ -212,9 +222,13 @@ class RaySession:
         """Derives keys for tasks until the cluster is left: a thread, since the command waits for results."""
         import ray
 
-        with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster was left
-            while True:
-                asked, number, question = ray.get(self.desk.next.remote())
+        with suppress(Exception, SystemExit):  # Ray's way of telling a thread that the cluster went away
+            while not self._is_left.is_set():
+                asking = self.desk.next.remote()
+                while not ray.wait([asking], timeout=QUESTION_SECONDS)[0]:
+                    if self._is_left.is_set():
+                        return
+                asked, number, question = ray.get(asking)
                 self.desk.reply.remote(asked, answer(self.secrets[number], question))
 
 
