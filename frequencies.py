@@ -9,7 +9,7 @@ import math
 
 MIN_CROWD_SIZE = 1000
 """People of whom a sentence tells, or more where the FPR is less than one of so many."""
-PEOPLE_WORD = "people"
+PEOPLE_WORD, TEXTS_WORD = "people", "texts"
 
 
 def frequencies(

@@ -89,9 +89,9 @@ class Categorical:
         holders = counts if persons is None else pd.Series(persons).groupby(words).nunique()
         frequent = [word for word in counts.index if holders[word] >= rare]
         if len(counts) and not frequent:
-            common = f"stands in data.rare={rare} rows" if persons is None else f"is shared by data.rare={rare} persons"
+            shared = f"stands in data.rare={rare} rows" if persons is None else f"is shared by data.rare={rare} persons"
             warnings.warn(
-                f"column {name} says nothing: no word {common}, and rarer ones are one input; leave it out with"
+                f"column {name} says nothing: no word {shared}, and rarer ones are one input; leave it out with"
                 f" data.drop=[{name}], or set data.rare={holders.max()}",
                 RareWordsWarning,
                 stacklevel=2,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from palisade.evaluation.format import NO_NUMBER, epsilon_text, number, share_text
 from palisade.evaluation.result import AUC, FPR, Result, Row, fpr_of, null_at, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
-from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
+from palisade.frequencies import PEOPLE_WORD, TEXTS_WORD, count, crowd, frequencies
 
 EPSILON_TOLERANCE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
@@ -118,9 +118,11 @@ def guessing_text(result: Result, row: Row) -> str:
 
 
 def crowd_word(result: Result) -> str:
-    """The word for those who were in or not: records where a person has several, or where they are canaries."""
+    """The word for those who were in or not: records where a person has several, texts, or canaries."""
     if result.has_canaries:
         return "canaries"
+    if "vocabulary" in result.dataset:
+        return TEXTS_WORD
     over_persons = result.sides is not None and result.sides.over_persons
     several = over_persons or (result.dataset.get("persons") or math.inf) < result.dataset.get("records", 0)
     return "records" if several else PEOPLE_WORD

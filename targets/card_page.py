@@ -10,8 +10,8 @@ import jinja2
 
 from palisade.data.sequences import ByteTokens
 from palisade.data.subwords import SubwordTokens
-from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
-from palisade.targets.statement import STATEMENT_FIELDS, Statement, rounded_up
+from palisade.frequencies import PEOPLE_WORD, TEXTS_WORD, count, crowd, frequencies
+from palisade.targets.statement import INFINITY_TEXT, STATEMENT_FIELDS, Statement, rounded_up
 
 TEMPLATE_NAME = "card.html.j2"
 SHOWN_FPR, SHOWN_TPR = 0.01, "tpr@1%fpr"
@@ -60,7 +60,7 @@ def card_page(card: Mapping[str, Any]) -> str:
         sentence=statement.sentence(),
         meaning=CLAIM_MEANING.format(unit=statement.unit) if statement.guarantee else UNPROVEN_MEANING,
         statement=statement,
-        audit=_audit_sentence(rows, card["data"]),
+        audit=_audit_sentence(rows, _crowd_word(card)),
         note=card["audit"]["note"],
         limits=card["audit"].get("limits", ""),
         cost=card["cost"],
@@ -132,11 +132,12 @@ def _named(name: str, settings: Mapping[str, Any]) -> str:
 def _mechanism(statement: Mapping[str, Any]) -> Pairs:
     """The numbers behind a claim, those that are known."""
     in_sentences = ("guarantee", "not_covered", "warnings", "withdrawn")
+    noiseless = ("noise",) if statement["noise_multiplier"] == 0 else ()
     pairs = []
     for name, value in statement.items():
-        if name in in_sentences or value in (None, 0, (), [], {}):
+        if name in (*in_sentences, *noiseless) or value in (None, 0, (), [], {}):
             continue
-        text = written(value)
+        text = "∞" if value == INFINITY_TEXT else written(value)
         if name in CLAIMED_FIELDS and isinstance(value, float):
             text = rounded_up(value, CLAIMED_DIGITS)
         elif name == "privacy_curve":
@@ -178,7 +179,15 @@ def _cell(row: Mapping[str, Any] | None, metric: str) -> str:
     return f"{text}{between}".replace(" %", "\u00a0%")
 
 
-def _audit_sentence(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) -> str:
+def _crowd_word(card: Mapping[str, Any]) -> str:
+    """The word for those who were in or not: texts, or records where a person has several."""
+    persons, records = card["data"]["persons"], card["data"]["records"]
+    if card["preprocessing"].get("kind") in TOKEN_KINDS:
+        return TEXTS_WORD
+    return "records" if persons is not None and persons < records else PEOPLE_WORD
+
+
+def _audit_sentence(rows: Sequence[Mapping[str, Any]], who: str) -> str:
     """The attack that finds most, in natural frequencies; its AUC where that could not be measured."""
     if not rows:
         return "Nobody attacked models like this one: what it gives away is not known."
@@ -193,8 +202,7 @@ def _audit_sentence(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
     first = _attacks(measured)[0][0]
     best = next(row for row in measured if row["attack"] == first)
     ends = None if best["low"] is None or best["high"] is None else (best["low"], best["high"])
-    several = data["persons"] is not None and data["persons"] < data["records"]
-    text = frequencies(best["value"], SHOWN_FPR, ends=ends, who="records" if several else PEOPLE_WORD)
+    text = frequencies(best["value"], SHOWN_FPR, ends=ends, who=who)
     own = {row["metric"]: row["value"] for row in rows if row["attack"] == best["attack"]}
     chance, luck = own.get("chance@1%fpr") or SHOWN_FPR, own.get("null@1%fpr") or 0.0
     size = crowd(SHOWN_FPR)

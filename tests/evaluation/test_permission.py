@@ -120,6 +120,8 @@ def test_people_with_several_records_are_not_counted_as_people(make_result: Make
     several = replace(result, dataset={**result.dataset, "persons": 600})
     assert detection_text(several, row).startswith("of 1,000 records that")
     assert detection_text(make_result(canary="ood"), row).startswith("of 1,000 canaries that")
+    texts = replace(result, dataset={**result.dataset, "vocabulary": 257})
+    assert detection_text(texts, row).startswith("of 1,000 texts that")
 
 
 def test_the_page_answers_first_and_the_public_one_without_numbers(make_result: Make, tmp_path: Path) -> None:

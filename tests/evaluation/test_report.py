@@ -232,7 +232,7 @@ def test_claims_flags_and_skipped_attacks_are_reported(html: str) -> None:
     assert "(ε = 3.99, δ = 0.000834)-differential privacy per record (add/remove one record)" in html
     assert "no formal guarantee; gradients were clipped, without noise" in html
     assert "m of them cost up to m·ε and m·δ" in html
-    assert "needs population records; the split has none" in html and "all runs</span>" in html
+    assert "needs population records; the split has none" in html and "All runs</span>" in html
     assert html.count(NEEDS_WEIGHTS) == 1 and "<dt>one, other</dt>" in html
     assert "excludes hardly any attack" in html and "one false positive is already more than" in html
     assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html

@@ -118,6 +118,14 @@ def test_every_page_leads_somewhere() -> None:
             assert (REPOSITORY_ROOT / example).exists(), f"{page}: {example}"
 
 
+def test_no_number_at_the_start_of_a_line_becomes_a_list() -> None:
+    for path in (REPOSITORY_ROOT / "README.md", *DOCS_FOLDER.glob("*.md")):
+        last = 0
+        for number in map(int, re.findall(r"^ *([0-9]+)\. ", path.read_text(encoding="utf-8"), re.MULTILINE)):
+            assert number in (1, last + 1), f"{path.name}: {number}. begins a line"
+            last = number
+
+
 def flags_of_the_code() -> set[str]:
     """The names of all flags: the first argument of every `Flag(…)`."""
     names: set[str] = set()

@@ -72,7 +72,8 @@ def test_a_hospital_goes_from_its_table_to_the_signed_page(tmp_path: Path) -> No
     audit = json.loads((tmp_path / "reports" / "release" / "report.json").read_text(encoding="utf-8"))
     assert f"{len(stays):,} members of 3,000 persons, {len(others):,} non-members" in audit["what"]
     page = report.with_name("impact_assessment.md").read_text(encoding="utf-8")
-    assert "of 13,000 persons" in page and "Test ROC AUC: **" in page and "name, date, signature" in page
+    assert "of 13,000 persons" in page and "records of 3,000 persons; the others are for tests" in page
+    assert "Test ROC AUC: **" in page and "name, date, signature" in page
 
 
 def test_a_bank_tests_on_a_file_of_its_own_and_reads_results_by_sex_and_age(tmp_path: Path) -> None:

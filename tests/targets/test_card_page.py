@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,10 @@ def test_members_are_told_as_people_beside_guessing() -> None:
     )
 
 
+def test_texts_are_not_counted_as_people() -> None:
+    assert "Of 1,000 texts that were in, 76" in card_page(card(preprocessing={"kind": "bytes", "length": 32}))
+
+
 def test_the_numbers_hold_without_limits_where_there_are_numbers() -> None:
     limited = card(audit={**card()["audit"], "limits": AUDIT_LIMITS})
     assert f"<p>{AUDIT_LIMITS}</p>" in card_page(limited) and "add nothing to ε" in AUDIT_LIMITS
@@ -116,6 +121,13 @@ def test_what_stands_above_a_promise_is_what_it_means() -> None:
     text = " ".join(text_of(card_page(card(statement=warned))).split())
     promised = text[: text.index("What attacks find")]
     assert "Mind: ε = 16 is above 10: vacuous as a guarantee." in promised and "below 1 it is strong" in promised
+
+
+def test_clipping_without_noise_has_numbers_and_no_promise() -> None:
+    clipped = Statement(guarantee=False, epsilon=math.inf, delta=1e-4, noise_multiplier=0.0, noise="ChaCha20 keystream")
+    text = " ".join(text_of(card_page(card(statement=clipped.to_json()))).split())
+    assert "How it was trained, which proves nothing ε ∞ δ" in text and "ChaCha20" not in text
+    assert "leaves out" not in text
 
 
 def test_ties_are_no_rate_of_nothing() -> None:
