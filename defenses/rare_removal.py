@@ -57,10 +57,15 @@ class RareRemoval(Composed):
         """The base's training, on the members that are not rare.
 
         Raises:
-            ValueError: if training begins with no public weights.
+            ValueError: if training begins with no public weights, or every record is rare by them.
         """
         check_epochs(fitter)
         common = ~self.rare(fitter, split)
+        if not common.any():
+            raise ValueError(
+                f"defense.threshold={self.threshold:g}: expected one that leaves records to train on, and the base"
+                " gives each more nats a token; choose a larger one"
+            )
         return self.base.fit(fitter.base, split, membership & common)
 
     def statement(self, fleet: Fleet) -> Statement:

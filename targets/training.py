@@ -309,7 +309,7 @@ def check_moved(fitter: Fitter, fleet: Fleet) -> None:
     for k, state in zip(fitter.models, fleet.states, strict=True):
         initial = fitter.initial_network(k)
         if is_adapted(initial) and all(torch.equal(value, state[name]) for name, value in initial.state_dict().items()):
-            raise ValueError(f"model {k}: training moved none of its low-rank weights; raise trainer.optimizer.lr")
+            raise ValueError(f"model {k}: training moved none of its low-rank weights; raise the optimizer's lr")
 
 
 def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:

@@ -193,3 +193,9 @@ def test_a_release_goes_on_through_its_guard(report: dict[str, Any], monkeypatch
 def test_a_filter_of_documents_is_refused_before_classifiers() -> None:
     with pytest.raises(ValueError, match=r"^guard=memfree: expected documents"):
         run_single(composed("data=digits", "guard=memfree", "fleet.models=2"))
+
+
+def test_a_filter_that_no_text_reaches_is_refused(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(report["home"])
+    with pytest.raises(ValueError, match=rf"^guard\.n={TEXT_LENGTH + 1}: expected at most data\.length={TEXT_LENGTH}"):
+        run_single(composed(*RUN_WORDS, "guard=memfree", f"guard.n={TEXT_LENGTH + 1}"))

@@ -64,10 +64,19 @@ class MemFree(Guard):
     def fit(
         self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
     ) -> dict[str, Tensor]:
-        """The n-grams of the model's own training texts, or the bits of a Bloom filter."""
+        """The n-grams of the model's own training texts, or the bits of a Bloom filter.
+
+        Raises:
+            ValueError: if no text is that long.
+        """
         import torch  # slow to import; guards that are only read need none of it
 
         y = fitter.dataset.y[members]
+        if self.n > y.shape[1]:
+            raise ValueError(
+                f"guard.n={self.n}: expected at most data.length={y.shape[1]}, as no text has more tokens and nothing"
+                " would be refused; choose e.g. 10"
+            )
         if self.false_positives is None:
             grams = ExactNgrams.of(y, y != NO_TOKEN, self.n).grams
             return {GRAMS_KEY: torch.from_numpy(grams.astype(np.int32))}

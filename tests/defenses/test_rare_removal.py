@@ -80,6 +80,12 @@ def test_the_claim_of_the_base_defense_stays(compose, overrides):
     assert fitter.defense.strength == 7
 
 
+def test_where_every_record_is_rare_nothing_is_trained(compose, overrides):
+    dataset, fitter, membership = fitted(compose(*overrides, "defense.threshold=0.1"))
+    with pytest.raises(ValueError, match=r"^defense.threshold=0.1: expected one that leaves records"):
+        fitter.defense.fit(fitter, dataset.split, membership)
+
+
 def test_without_a_public_base_it_is_refused(compose, overrides):
     dataset, fitter, membership = fitted(compose(*overrides, "network.base=null"))
     with pytest.raises(ValueError, match=r"^defense.threshold=7(\.0)?: expected a public base by which records"):
