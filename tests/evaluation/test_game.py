@@ -40,7 +40,7 @@ def test_what_is_granted_and_denied(make_result: Callable[..., Result]) -> None:
     result = make_result()
     by_grant = {grant["what"]: grant for grant in grants([result])}
     assert by_grant["shadow models by the very same recipe"]["words"].startswith("15 for each model")
-    assert by_grant["other records, on which no model was trained"]["words"] == "180"
+    assert by_grant["other records, on which no model was trained"]["words"] == "180 records"
     assert not by_grant["the weights of the model"]["granted"] and not by_grant["the secret of a run"]["granted"]
     bare = replace(result, dataset={}, threat="white_box", config={**result.config, "membership": {"how": "fixed"}})
     by_grant = {grant["what"]: grant for grant in grants([bare])}

@@ -78,7 +78,7 @@ def arange_without_device(patch: Patch) -> None:
         (noise_not_moved, ["defense=dp_sgd"], "defenses/dp_sgd/step.py", "_foreach_add_("),
         (bounds_by_torch_tensor, ADAPTIVE_CLIPPING, "defenses/dp_sgd/clipping.py", "clamp(min=bound)"),
         (draws_not_moved, ["defense=dropout"], "defenses/dropout.py", "where(mask"),
-        (draws_not_moved, ["defense=mixup"], "defenses/mixup.py", "keys.where("),
+        (draws_not_moved, ["defense=mixup"], "defenses/mixup.py", "ranks.where("),
     ],
 )
 def test_what_is_left_on_the_cpu_stops_a_fit(compose, monkeypatch, plant, overrides, source, line):
