@@ -124,7 +124,9 @@ def test_a_device_without_double_precision_trains_classifiers(compose, name):
         assert len(trained(settings, 2, SIMULATED_DEVICE)) == 2
 
 
-@pytest.mark.parametrize(("network", "name"), [("gpt", "rare_removal"), ("gpt2", "dp_sgd")])
+@pytest.mark.parametrize(
+    ("network", "name"), [("gpt", "rare_removal"), pytest.param("gpt2", "dp_sgd", marks=pytest.mark.slow)]
+)
 def test_a_device_without_double_precision_trains_language_models(compose, documents, tmp_path, network, name):
     settings = settings_of(compose, documents, tmp_path, network, name)
     dataset = from_config(settings)
