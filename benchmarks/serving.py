@@ -91,7 +91,7 @@ def bodies(records: int) -> list[bytes]:
 
 async def asked(load: Load, seconds: float, key: str) -> int:
     """Number of answers in so many seconds, over connections that stay open."""
-    heads = f"POST /v1/models/released:predict HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    heads = f"POST /v1/models/released:predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
     heads += "Content-Type: application/json\r\n"
     requests_ = [f"{heads}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies(load.records)]
     end, answers, place = time.monotonic() + seconds, 0, 0
