@@ -57,16 +57,16 @@ class RareRemoval(Composed):
         """The base's training, on the members that are not rare.
 
         Raises:
-            ValueError: if training begins with no public weights, or every record is rare by them.
+            ValueError: if training begins with no public weights, or every record of a model is rare by them.
         """
         check_epochs(fitter)
-        common = ~self.rare(fitter, split)
-        if not common.any():
+        common = membership & ~self.rare(fitter, split)
+        if not common.any(axis=1).all():
             raise ValueError(
-                f"defense.threshold={self.threshold:g}: expected one that leaves records to train on, and the base"
-                " gives each more nats a token; choose a larger one"
+                f"defense.threshold={self.threshold:g}: expected one that leaves every model records to train on,"
+                " and all members of some have more nats a token under the base; choose a larger one"
             )
-        return self.base.fit(fitter.base, split, membership & common)
+        return self.base.fit(fitter.base, split, common)
 
     def statement(self, fleet: Fleet) -> Statement:
         """The base's claim: what is dropped follows from each record alone."""

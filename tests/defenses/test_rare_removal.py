@@ -82,7 +82,7 @@ def test_the_claim_of_the_base_defense_stays(compose, overrides):
 
 def test_where_every_record_is_rare_nothing_is_trained(compose, overrides):
     dataset, fitter, membership = fitted(compose(*overrides, "defense.threshold=0.1"))
-    with pytest.raises(ValueError, match=r"^defense.threshold=0.1: expected one that leaves records"):
+    with pytest.raises(ValueError, match=r"^defense.threshold=0.1: expected one that leaves every model records"):
         fitter.defense.fit(fitter, dataset.split, membership)
 
 

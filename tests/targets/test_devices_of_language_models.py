@@ -45,7 +45,7 @@ DEFENSE_WORDS = {
     **dict.fromkeys(("none", "l1", "l2", "ccl", "dropout", "label_smoothing", "relaxloss", "distillation"), ()),
     "early_stopping": ("defense.patience=1",),
     "deduplication": ("defense.threshold=0.9",),
-    "rare_removal": ("defense.threshold=5.55",),
+    "rare_removal": ("defense.threshold=5.65",),
     "dp_sgd": QUICK_DP_SGD[1:],
 }
 QUICK_FITS = [
