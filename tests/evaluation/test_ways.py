@@ -172,7 +172,7 @@ def test_a_study_of_output_levels_takes_no_bounds(run: Run) -> None:
 
 
 def test_workers_of_a_study_read_no_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which their node need not have."""
+    """A node of a cluster need not have it."""
     begin = engines.run
 
     def elsewhere(function: Any, items: Any, *how: Any) -> list[Any]:

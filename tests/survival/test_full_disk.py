@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from file_limits import files_of_at_most
 from sweeps import SWEEP_SETTINGS, content, sweep
 
 from palisade.commandline import is_bad_input, one_line
@@ -20,16 +19,6 @@ from palisade.train import train_run
 pytestmark = pytest.mark.slow
 
 DISK_REMEDY = "; make room, and the same command goes on from there"
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def refused(runs: Path) -> str:

@@ -7,17 +7,17 @@ import os
 import pickle
 import platform
 import re
-import resource
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from file_limits import files_of_at_most
 
 from palisade.commandline import one_line
 from palisade.data.dataset import data_settings
@@ -149,16 +149,6 @@ def test_a_job_that_dies_is_submitted_once_more_and_its_reason_is_said(
     with pytest.raises(ChildProcessError, match=r"^a job died twice \(state \w+.*\); its output is in .*\.jobs-"):
         list(engines.run(signal.raise_signal, [(signal.SIGKILL,)], 2, [folder]))
     assert capfd.readouterr().err == "1 jobs died; what they left is submitted once more\n"
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_named_where_a_job_cannot_even_say_so(tmp_path: Path) -> None:
