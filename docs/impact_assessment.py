@@ -16,11 +16,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palisade.commandline import call
+from palisade.evaluation.format import decimal
+from palisade.evaluation.utility import Utility
 from palisade.frequencies import frequencies
 from palisade.targets.statement import rounded_up
 
 DOCS_FOLDER = Path(__file__).parent
 MOST_EXPOSED = 3
+NOT_MEASURED = "could not be measured"
 BLANK_ANSWER = "\\_\\_\\_\\_\\_\\_\\_\\_"
 
 
@@ -90,7 +93,7 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         measure=measure,
         utility=rows.get(("", utility)),
         undefended=[row for other in bare for row in other["rows"] if _is_fleet(row, utility)][:1],
-        show=percent if measure["is_rate"] else number,
+        show=lambda row: useful(row, Utility.named(measure["name"])),
         strongest={metric: rows.get((run["strongest"], metric)) for metric in ("tpr@1%fpr", "tpr@0.1%fpr", "auc")},
         guessing={fpr: _guessing(rows.get((run["strongest"], f"chance@{fpr}%fpr")), fpr) for fpr in ("1", "0.1")},
         groups=sorted(parts, key=lambda row: -row["value"])[:MOST_EXPOSED],
@@ -130,6 +133,13 @@ def percent(row: Mapping[str, Any] | None) -> str:
     return _text(row, 100, 1, " %")
 
 
+def useful(row: Mapping[str, Any] | None, measure: Utility) -> str:
+    """A utility with its interval, as a report shows it."""
+    if row is None or row["value"] is None:
+        return NOT_MEASURED
+    return percent(row) if measure.is_rate else _text(row, 1, measure.decimals(row["value"]), "")
+
+
 def number(row: Mapping[str, Any] | None) -> str:
     """Any other number with its interval."""
     return _text(row, 1, 3, "")
@@ -137,8 +147,10 @@ def number(row: Mapping[str, Any] | None) -> str:
 
 def _text(row: Mapping[str, Any] | None, factor: int, digits: int, unit: str) -> str:
     if row is None or row["value"] is None:
-        return "could not be measured"
-    value, *ends = (None if row[key] is None else f"{factor * row[key]:.{digits}f}" for key in ("value", "low", "high"))
+        return NOT_MEASURED
+    value, *ends = (
+        None if row[key] is None else decimal(factor * row[key], digits) for key in ("value", "low", "high")
+    )
     return f"{value}{unit}" + ("" if None in ends else f" (95 % interval {ends[0]} to {ends[1]})")
 
 

@@ -14,7 +14,6 @@ from palisade.evaluation.claims import Violation, deciding, level_of, violations
 from palisade.evaluation.labels import canary_text, series_label, varying
 from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
-from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.config import flat
 from palisade.targets.defaults import is_private
 from palisade.targets.tuning import is_tuned
@@ -217,7 +216,7 @@ class Comparison:
         defended = [result for result in sound if result.is_resolved] or sound
         protected = [result for result in defended if not self.masking(result)] or defended
         most = max((result.worth for result in self._attacked), default=-math.inf)
-        useful = [result for result in protected if result.worth >= most - AFFORDABLE_LOSS]
+        useful = [result for result in protected if result.worth >= result.utility.least_affordable(most)]
         kinds: tuple[tuple[Literal["protected", "useful"], list[Result]], ...] = (
             ("protected", protected),
             ("useful", useful),
@@ -418,7 +417,7 @@ def _point(result: Result, label: str) -> Point | None:
 
 def _best(runs: Sequence[Result], most: float) -> Result:
     attacked = [result for result in runs if result.attacks] or runs
-    useful = [result for result in attacked if result.worth >= most - AFFORDABLE_LOSS]
+    useful = [result for result in attacked if result.worth >= result.utility.least_affordable(most)]
     return least_leaking(useful) if useful else max(attacked, key=lambda result: result.worth)
 
 

@@ -14,6 +14,8 @@ from rich.text import Text
 
 NO_NUMBER = "–"
 """Text of a cell without a number."""
+LEAST_POWER = 1e6
+"""Least number that is written as a power of ten."""
 
 
 @runtime_checkable
@@ -53,15 +55,33 @@ def number(row: Interval | None, *, factor: float = 1, digits: int = 3, unit: st
     """
     if row is None or row.value is None:
         return NO_NUMBER
-    value = f"{factor * row.value:.{digits}f}{unit}"
+    value = f"{decimal(factor * row.value, digits)}{unit}"
     if not interval or row.low is None or row.high is None:
         return value
-    return f"{value} [{factor * row.low:.{digits}f}–{factor * row.high:.{digits}f}]"
+    return f"{value} [{decimal(factor * row.low, digits)}–{decimal(factor * row.high, digits)}]"
 
 
 def percent(row: Interval | None, *, interval: bool = False) -> str:
     """A rate in percent, with its interval on request: `23.1 % [20.4–25.9]`."""
     return number(row, factor=100, digits=1, unit=" %", interval=interval)
+
+
+def decimal(value: float, digits: int) -> str:
+    """A number with this many digits behind the point; as a power of ten from a million on.
+
+    >>> decimal(0.9123, 3), decimal(1234.567, 0), decimal(4.852e8, 0)
+    ('0.912', '1,235', '4.85e+08')
+    """
+    return f"{value:,.{digits}f}" if abs(value) < LEAST_POWER else f"{value:.3g}"
+
+
+def decimals(value: float) -> int:
+    """Digits behind the point that leave at least three that count.
+
+    >>> decimals(3.2719), decimals(16.828), decimals(1234.567)
+    (2, 1, 0)
+    """
+    return max(2 - math.floor(math.log10(abs(value))), 0) if 0 < abs(value) < LEAST_POWER else 0
 
 
 def share_text(rate: float) -> str:

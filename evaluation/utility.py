@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, Shaped
 from scipy.special import log_softmax
 
 from palisade.attacks.parts.answers import MappedAnswers
-from palisade.evaluation.format import Interval, number
+from palisade.evaluation.format import NO_NUMBER, Interval, decimals, number
 
 CALIBRATION_METRIC = "test_calibration_error"
 """The metric beside every utility: the expected calibration error."""
@@ -28,6 +28,7 @@ class Utility:
         words: for axes, headings and sentences.
         higher_is_better: whether a larger value is of more use.
         is_rate: whether it is shown in percent.
+        is_perplexity: whether it is e to a log loss, of which what is affordable is a factor.
         needs: the least that the models must answer with.
     """
 
@@ -35,6 +36,7 @@ class Utility:
     words: str
     higher_is_better: bool = True
     is_rate: bool = True
+    is_perplexity: bool = False
     needs: str = "label"
 
     @classmethod
@@ -62,19 +64,30 @@ class Utility:
     @property
     def nearly(self) -> str:
         """Description of runs that lose no more than is affordable."""
-        lost = f"{100 * AFFORDABLE_LOSS:g} points" if self.is_rate else f"{AFFORDABLE_LOSS:g}"
+        share = f"{100 * AFFORDABLE_LOSS:g}"
+        lost = f"{share} points" if self.is_rate else f"{share} %" if self.is_perplexity else f"{AFFORDABLE_LOSS:g}"
         return f"within {lost} of the best {self.words.replace('test ', '')}"
 
     def text(self, row: Interval | None, *, interval: bool = False) -> str:
         """A value for people, with its interval on request: `67.5 % [66.0–69.1]`, `0.412 [0.398–0.431]`."""
-        factor, digits, unit = (100, 1, " %") if self.is_rate else (1, 3, "")
-        return number(row, factor=factor, digits=digits, unit=unit, interval=interval)
+        if row is None or row.value is None:
+            return NO_NUMBER
+        factor, unit = (100, " %") if self.is_rate else (1, "")
+        return number(row, factor=factor, digits=self.decimals(row.value), unit=unit, interval=interval)
+
+    def decimals(self, value: float) -> int:
+        """Digits behind the point of a value, its interval and differences from it, as they are shown."""
+        return 1 if self.is_rate else decimals(value) if self.is_perplexity else 3
 
     def worth(self, value: float | None) -> float:
         """The value turned so that more is better, whatever the measure; −inf where there is none."""
         if value is None:
             return -math.inf
         return value if self.higher_is_better else -value
+
+    def least_affordable(self, best: float) -> float:
+        """The least worth of what is nearly as useful as the best, whose worth is the argument."""
+        return best * math.exp(AFFORDABLE_LOSS) if self.is_perplexity else best - AFFORDABLE_LOSS
 
 
 TEST_ACCURACY = Utility(name="accuracy", words="test accuracy")
@@ -87,7 +100,9 @@ UTILITY_MEASURES: Mapping[str, Utility] = {
         Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
     )
 }
-TEST_PERPLEXITY = Utility(name="perplexity", words="test perplexity", is_rate=False, higher_is_better=False)
+TEST_PERPLEXITY = Utility(
+    name="perplexity", words="test perplexity", is_rate=False, is_perplexity=True, higher_is_better=False
+)
 DOCUMENT_MEASURES: Mapping[str, Utility] = {
     utility.name: utility
     for utility in (

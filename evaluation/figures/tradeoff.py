@@ -39,7 +39,6 @@ from palisade.evaluation.figures.style import (
 )
 from palisade.evaluation.labels import drawn_level, label
 from palisade.evaluation.result import FPR
-from palisade.evaluation.utility import AFFORDABLE_LOSS
 
 LABEL_DISTANCES_POINTS = (5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 57.0, 70.0)
 """Distances from mark to label that are tried, in points."""
@@ -202,10 +201,12 @@ def focus(
         return dict(labels)
     read_by = points[0].result.utility
     best = max(point.result.worth for point in points)
-    least, sign = best - AFFORDABLE_LOSS, 1 if read_by.higher_is_better else -1
+    least, sign = read_by.least_affordable(best), 1 if read_by.higher_is_better else -1
     useful = [point for point in points if point.result.worth >= least]
     rates = np.array([span(point.leakage, whole.get_ylim()[0]) for point in useful])
-    near.set(xlim=(sign * (least - 0.003), sign * (best + 0.009)), ylim=(rates.min() / 1.15, rates.max() * 1.15))
+    room = best - least
+    near.set(xlim=(sign * (least - 0.06 * room), sign * (best + 0.18 * room)))
+    near.set(ylim=(rates.min() / 1.15, rates.max() * 1.15))
     near.set(title=f"{read_by.nearly[0].upper()}{read_by.nearly[1:]}", ylabel="")
     return {
         whole: [label for label in labels[whole] if sign * label.x < least],
@@ -237,8 +238,10 @@ def _write(axes: Axes, labels: Sequence[Label], lines: Sequence[Series], size: f
             solid += [to_pixels([(x, low), (x, high)]).ravel(), to_pixels([(left, y), (right, y)]).ravel()]
         for start, end in pairwise(marks):
             soft += [np.hstack([at - 1, at + 1]) for at in np.linspace(start, end, 40)]
-    boxes: Float[np.ndarray, "boxes 4"] = np.array(solid).reshape(-1, 4)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    corners = np.array(solid).reshape(-1, 2, 2)
+    # On a turned axis the lower end of a bar is the right one; a bar without width has a pixel.
+    first, last = corners.min(axis=1), corners.max(axis=1)
+    boxes = np.hstack([first, np.maximum(last, first + 1)])
     place(axes, labels, boxes, np.array(soft).reshape(-1, 4), LABEL_SIZE)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.format import NO_NUMBER, bound_text, number, percent
+from palisade.evaluation.format import NO_NUMBER, bound_text, decimal, number, percent
 from palisade.evaluation.labels import epsilon_cell, guessing_text, label
 from palisade.evaluation.measuring.baselines import of_base
 from palisade.evaluation.measuring.exposure import PREFIX_COLUMN, Exposure
@@ -289,11 +289,12 @@ def _loss(result: Result, bare: Result | None) -> str:
     if own is None or its is None or own.value is None or its.value is None:
         return NO_NUMBER
     lost = result.utility.worth(its.value) - result.utility.worth(own.value)
-    factor, digits, unit = (100, 1, " points") if result.utility.is_rate else (1, 3, "")
-    difference = f"{factor * lost:.{digits}f}"
+    factor, unit = (100, " points") if result.utility.is_rate else (1, "")
+    digits = result.utility.decimals(own.value)
+    difference = decimal(factor * lost, digits)
     if (own_half := _half(own)) is not None and (its_half := _half(its)) is not None:
         half = math.hypot(own_half, its_half)
-        difference += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
+        difference += f" [{decimal(factor * (lost - half), digits)} to {decimal(factor * (lost + half), digits)}]"
     return f"{difference}{unit}".replace("-", "−")
 
 

@@ -36,7 +36,7 @@ COMBINED_OVERRIDES = [
         ("mlp", "npz"),
     ),
     *(("mlp", "location30"), ("cnn", "mnist"), ("cnn", "fashion_mnist"), ("transformer", "sst2")),
-    *(("auto", "documents"), ("gpt", "ag_news")),
+    *(("auto", "documents"), ("gpt", "ag_news"), ("gpt", "sst2_base")),
     pytest.param("cnn", "cifar10", marks=pytest.mark.slow),  # half a minute to decompress
 ]
 """Every network with data that it is for, and every data set; scattering features are tested with the images."""
@@ -57,9 +57,10 @@ def small(data: str, folder: Path) -> list[str]:
         np.savez(folder / "own.npz", x=x, y=y)
         np.savetxt(folder / "own.csv", np.c_[x, y], delimiter=",", header="a,b,c,d,label", comments="")
         return [*overrides, f"data.path={folder}/own.{data}", *(["data.label=label"] if data == "csv" else [])]
-    if not (SHARED_DATA / data).is_dir():
-        pytest.skip(f"no {data} under ../shared/data")
-    return [*overrides, f"data.root={SHARED_DATA / data}"]
+    folder = SHARED_DATA / data.removesuffix("_base")
+    if not folder.is_dir():
+        pytest.skip(f"no {folder.name} under ../shared/data")
+    return [*overrides, f"data.root={folder}"]
 
 
 def trained(settings: dict[str, Any]) -> tuple[Fleet, Dataset]:
@@ -72,6 +73,13 @@ def trained(settings: dict[str, Any]) -> tuple[Fleet, Dataset]:
 def test_experiments_compose(compose, experiment):
     settings = compose(f"experiment={experiment}")
     assert settings["data"]["_target_"]
+
+
+def test_a_base_on_documents_of_ones_own_is_filed_under_their_name(compose, tmp_path):
+    public = compose("experiment=lm_base")["data"]
+    assert (public["name"], public["tokens"], public["length"]) == ("sst2_base", "bytes", 64)
+    own = compose("experiment=lm_base", *small("documents", tmp_path))
+    assert from_config(own).name == "own"
 
 
 @pytest.mark.parametrize("data", names("data"))

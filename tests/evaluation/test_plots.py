@@ -36,6 +36,7 @@ from palisade.evaluation.figures.tradeoff import box, tradeoff
 from palisade.evaluation.result import AUC, BLIND_BASELINE, FPR, LARGEST_CLASS, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.statistics.metrics import roc_points
+from palisade.evaluation.utility import TEST_PERPLEXITY
 from palisade.targets.statement import Statement
 
 
@@ -139,6 +140,30 @@ def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
         assert not label.overlaps(shown.get_window_extent())
         assert not any(label.contains(*axes.transData.transform(mark)) for mark in marks)
         assert axes.get_window_extent().fully_containsx(label.x0) and axes.get_window_extent().fully_containsx(label.x1)
+
+
+def test_labels_keep_clear_of_bars_whichever_way_the_axis_runs(make_result: Callable[..., Result]) -> None:
+    """Points and intervals of language models with and without DP-SGD, where lower is better."""
+    runs = []
+    for strength, value, half, tpr in ((2, 41.5, 1.8, (0.05, 0.013, 0.109)), (8, 31.2, 1.2, (0.098, 0.046, 0.153))):
+        result = make_result("dp_sgd", strength=strength)
+        rows = [
+            replace(row, value=tpr[0], low=tpr[1], high=tpr[2]) if row.metric == tpr_at(FPR) else row
+            for row in result.rows
+        ]
+        rows.append(Row(metric="test_perplexity", value=value, low=value - half, high=value + half))
+        runs.append(replace(result, rows=rows, utility=TEST_PERPLEXITY))
+    plain = make_result(separation=3)
+    rows = [*plain.rows, Row(metric="test_perplexity", value=13.4, low=13.2, high=13.6)]
+    drawn = tradeoff(Comparison([replace(plain, rows=rows, utility=TEST_PERPLEXITY), *runs]))
+    axes = drawn.axes[0]
+    drawn.draw_without_rendering()
+    bars = [bar for container in axes.containers for part in container[2] for bar in part.get_segments()]
+    assert len(bars) == 6 and axes.xaxis_inverted()
+    for text in labels(axes):
+        for bar in bars:
+            start, end = axes.transData.transform(bar)
+            assert not Bbox([start, end]).padded(0.5).overlaps(box(text)), text.get_text()
 
 
 def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figure, sweep: list[Result]) -> None:

@@ -12,10 +12,11 @@ import pytest
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import dominated
+from palisade.evaluation.report.sections import costs
 from palisade.evaluation.report.verdict import heading
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.table import cells, show_results
-from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, UTILITY_MEASURES, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, TEST_PERPLEXITY, UTILITY_MEASURES, Utility
 
 LOG_LOSS, ROC_AUC = UTILITY_MEASURES["log_loss"], UTILITY_MEASURES["roc_auc"]
 
@@ -44,6 +45,36 @@ def test_texts() -> None:
     assert TEST_ACCURACY.nearly == "within 5 points of the best accuracy"
     assert LOG_LOSS.nearly == "within 0.05 of the best log loss"
     assert LOG_LOSS.axis == "test log loss (lower is better)" and ROC_AUC.axis == "test ROC AUC"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (3.2719, "3.27 [2.94–3.60]"),
+        (16.828, "16.8 [15.1–18.5]"),
+        (1234.567, "1,235 [1,111–1,358]"),
+        (4.852e8, "4.85e+08 [4.37e+08–5.34e+08]"),
+        (math.inf, "inf [inf–inf]"),
+    ],
+)
+def test_three_digits_of_a_perplexity_count(value: float, shown: str) -> None:
+    row = Row(metric="test_perplexity", value=value, low=0.9 * value, high=1.1 * value)
+    assert TEST_PERPLEXITY.text(row, interval=True) == shown
+
+
+def test_a_twentieth_of_a_perplexity_is_a_small_loss(make_result: Callable[..., Result]) -> None:
+    assert TEST_PERPLEXITY.nearly == "within 5 % of the best perplexity"
+    runs = [
+        read_by(make_result(defense, strength=strength, separation=separation), TEST_PERPLEXITY, perplexity)
+        for defense, strength, separation, perplexity in (
+            ("none", None, 0.9, 20.0), ("l2", 0.1, 0.6, 20.8), ("l2", 0.2, 0.3, 21.2), ("l2", 0.3, 0.2, 40.0)
+        )
+    ]  # fmt: skip
+    assert [(kind, result.strength) for kind, result, _ in Comparison(runs).highlights] == [
+        ("undefended", None), ("protected", 0.3), ("useful", 0.1),
+    ]  # fmt: skip
+    shown = [(line["utility"], line["loss"]) for line in costs(runs)]
+    assert ("20.0 [20.0–20.0]", "–") in shown and ("21.2 [21.2–21.2]", "1.2 [1.2 to 1.2]") in shown
 
 
 def test_more_is_worth_more_whatever_the_measure(make_result: Callable[..., Result]) -> None:
