@@ -18,6 +18,8 @@ CALIBRATION_METRIC = "test_calibration_error"
 AFFORDABLE_LOSS = 0.05
 """A small loss for protection: points of a rate, or nats of log loss, which is as much of a likelihood."""
 
+PERPLEXITY_NAME = "perplexity"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utility:
@@ -28,7 +30,6 @@ class Utility:
         words: for axes, headings and sentences.
         higher_is_better: whether a larger value is of more use.
         is_rate: whether it is shown in percent.
-        is_perplexity: whether it is e to a log loss, of which what is affordable is a factor.
         needs: the least that the models must answer with.
     """
 
@@ -36,7 +37,6 @@ class Utility:
     words: str
     higher_is_better: bool = True
     is_rate: bool = True
-    is_perplexity: bool = False
     needs: str = "label"
 
     @classmethod
@@ -50,6 +50,11 @@ class Utility:
         if not isinstance(name, str) or name not in measures:
             raise ValueError(f"utility={name}: expected one of {', '.join(measures)}; choose e.g. {TEST_ACCURACY.name}")
         return measures[name]
+
+    @property
+    def is_perplexity(self) -> bool:
+        """True for e to a log loss, of which what is affordable is a factor."""
+        return self.name == PERPLEXITY_NAME
 
     @property
     def metric(self) -> str:
@@ -100,9 +105,7 @@ UTILITY_MEASURES: Mapping[str, Utility] = {
         Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
     )
 }
-TEST_PERPLEXITY = Utility(
-    name="perplexity", words="test perplexity", is_rate=False, is_perplexity=True, higher_is_better=False
-)
+TEST_PERPLEXITY = Utility(name=PERPLEXITY_NAME, words="test perplexity", is_rate=False, higher_is_better=False)
 DOCUMENT_MEASURES: Mapping[str, Utility] = {
     utility.name: utility
     for utility in (

@@ -29,7 +29,7 @@ from palisade.evaluation.report.page import Entry, explained, render, write_file
 from palisade.evaluation.report.permission import by_limit, in_public, without_limit
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance
 from palisade.evaluation.report.queries import limit_tables, limits_on_queries, query_points
-from palisade.evaluation.report.recitation import recitations
+from palisade.evaluation.report.recitation import recitations, tables
 from palisade.evaluation.report.scope import (
     INTERNAL_SCOPE,
     PUBLIC_SCOPE,
@@ -109,6 +109,8 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "table": table,
         "frontier": comparison.has_frontier,
         "one_each": comparison.are_many,
+        "nearly": runs[0].utility.nearly,
+        "recited_tables": tables(runs),
         "meanings": meanings(comparison),
         "bounds": list(EPSILON_BOUNDS.values()),
         "accused": accusation_table(content["never_used"]["rates"]),

@@ -31,6 +31,7 @@ from palisade.evaluation.utility import CALIBRATION_METRIC, DOCUMENT_MEASURES, T
 MOST_SHOWN = 10
 """Rows of a run that the page shows; all stand in results.csv."""
 CLASS_COLUMN = "class"
+PREFIX_HEADING = "prompt that suffices (tokens)"
 EPSILON_BOUNDS = {
     "one_run": (
         "one run",
@@ -183,7 +184,8 @@ def compared(results: Sequence[Result]) -> list[Entry]:
 def exposed(comparison: Comparison) -> list[Entry]:
     """The records of highlighted runs that are found most often: index, class, how often, and the interval.
 
-    Of documents the tokens of the prompt after which they come out stand in the place of a class (`mark`).
+    Of documents the tokens of the prompt after which they come out stand in the place of a class (`mark`), or nothing
+    where none comes out.
     """
     entries = []
     for _, result, _ in comparison.highlights:
@@ -193,12 +195,15 @@ def exposed(comparison: Comparison) -> list[Entry]:
         trained = exposure.models > 0
         prefixes = result.exposed.get(PREFIX_COLUMN)
         marks = exposure.label if prefixes is None else [NO_NUMBER if each is None else each for each in prefixes]
+        first = [i for i in exposure.order[:MOST_SHOWN] if trained[i]]
+        marked = prefixes is None or any(prefixes[i] is not None for i in first)
         most = [
             (
-                str(exposure.record[i]), str(marks[i]), f"{exposure.hits[i]} of {exposure.models[i]}",
+                str(exposure.record[i]), *([str(marks[i])] if marked else []),
+                f"{exposure.hits[i]} of {exposure.models[i]}",
                 f"{100 * exposure.low[i]:.0f}–{100 * exposure.high[i]:.0f} %",
             )
-            for i in exposure.order[:MOST_SHOWN] if trained[i]
+            for i in first
         ]  # fmt: skip
         entries.append(
             {
@@ -206,7 +211,7 @@ def exposed(comparison: Comparison) -> list[Entry]:
                 "attack": result.strongest,
                 "mostly_found": exposure.mostly_exposed,
                 "records": int(trained.sum()),
-                **({} if prefixes is None else {"mark": "prompt that suffices (tokens)"}),
+                **({} if prefixes is None else {"mark": PREFIX_HEADING if marked else ""}),
                 "most": most,
             }
         )

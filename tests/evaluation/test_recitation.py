@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.extraction import recitation_figures
+from palisade.evaluation.figures.style import INK_COLOR, LINE_COLORS
 from palisade.evaluation.measuring.exposure import EXPOSURE_COLUMNS, exposed_csv
-from palisade.evaluation.report.recitation import recitations, sentences
+from palisade.evaluation.report.recitation import recitations, sentences, tables
 from palisade.evaluation.report.run_report import summary, write
+from palisade.evaluation.report.sections import exposed
 from palisade.evaluation.result import Result, Row
 
 
@@ -68,6 +71,61 @@ def test_how_to_read_numbers_is_told_once(make_result: Callable[..., Result]) ->
     plain = make_result()
     runs = [make_result(run=name, rows=[*plain.rows, *RECITED_ROWS]) for name in ("one", "two")]
     assert [len(entry["sentences"]) for entry in recitations(runs)] == [9, 6], "and the same numbers twice"
+
+
+def test_several_runs_stand_in_tables_members_beside_others(make_result: Callable[..., Result], tmp_path: Path) -> None:
+    plain = make_result()
+    filtered = [row for row in RECITED_ROWS if not row.metric.startswith("secret")]
+    bare = [row for row in RECITED_ROWS if "refused" not in row.metric and "@4+10" not in row.metric]
+    runs = [
+        replace(plain, rows=[*plain.rows, *bare]),
+        make_result("l2", strength=0.1, rows=[*plain.rows, *filtered]),
+        make_result("l2", strength=0.2),
+    ]
+    texts, secrets, refused = tables(runs)
+    assert texts["pairs"][:3] == ["next 10 tokens, given 8", "next 50 characters, given 20", "the same in capitals"]
+    assert [row["labels"] for row in texts["rows"]] == [["undefended"], ["l2 0.1"]]
+    assert texts["rows"][0]["pairs"][:3] == [["120 [60–180]", "4 [2–6]"], ["0 [0–0]"] * 2, ["400 [200–600]", "0 [0–0]"]]
+    assert [row["labels"] for row in secrets["rows"]] == [["undefended", "1"], ["undefended", "16"]]
+    assert secrets["rows"][1]["pairs"] == [["9.9 [5.0–14.9]", "1.4 [0.7–2.1]"], ["500 [250–750]", "0 [0–0]"]]
+    assert secrets["rows"][0]["pairs"][1] == ["–", "–"] and "10.0 here" in secrets["notes"][0]
+    assert refused["rows"] == [
+        {"labels": ["l2 0.1"], "pairs": [["1,000 [500–1,500]", "26 [13–39]"], ["70.0 %", "1.1 %"]]}
+    ]
+    assert tables(runs[1:]) == [], "one run is told in sentences"
+    write(Comparison(runs), tmp_path, "evaluate")
+    section = (tmp_path / "report.html").read_text(encoding="utf-8").split('id="recited"')[1].split("</section>")[0]
+    assert section.count("<table") == 3 and section.count("What a model completes that never saw") == 1
+    assert "120 [60–180]" in section and "Given the first" not in section
+
+
+def test_pictures_take_the_colors_of_the_others_and_bands_begin_where_intervals_do(
+    make_result: Callable[..., Result],
+) -> None:
+    plain = make_result()
+    sides = [("members", 0.3, 0.0, 0.6), ("nonmembers", 0.0, 0.0, 0.1)]
+    rows = [
+        Row(metric=f"extracted_greedy@{prefix}+10", group=group, value=value, low=low, high=high)
+        for prefix in (4, 8)
+        for group, value, low, high in sides
+    ]
+    runs = [make_result("l2", rows=[*plain.rows, *rows]), replace(plain, rows=[*plain.rows, *rows])]
+    axes = recitation_figures(Comparison(runs))["extraction"].axes[0]
+    colors = {str(line.get_label()).split(",")[0]: line.get_color() for line in axes.lines}
+    assert colors == {"undefended": INK_COLOR, "l2": LINE_COLORS[0]}
+    heights = [area.get_paths()[0].get_extents() for area in axes.collections]
+    assert [(box.y0, box.y1) for box in heights] == [(0.0, 0.6), (0.0, 0.1)] * 2
+
+
+def test_a_prompt_that_suffices_has_a_column_where_there_is_one(make_result: Callable[..., Result]) -> None:
+    plain = make_result()
+    prefixes: list[int | None] = [None] * len(plain.exposed["record"])
+    nothing = make_result(exposed={**plain.exposed, "prefix": prefixes})
+    (entry,) = exposed(Comparison([nothing]))
+    assert entry["mark"] == "" and {len(line) for line in entry["most"]} == {3}
+    prefixes = [5] * len(prefixes)
+    (entry,) = exposed(Comparison([make_result(exposed={**plain.exposed, "prefix": prefixes})]))
+    assert "prompt" in entry["mark"] and {line[1] for line in entry["most"]} == {"5"}
 
 
 def test_exposed_texts_name_the_prompt_that_suffices(make_result: Callable[..., Result]) -> None:
