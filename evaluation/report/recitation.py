@@ -48,8 +48,8 @@ SECRETS_TABLE_WORDS = (
 )
 FILTER_TABLE_WORDS = (
     f"Whoever holds a text can see whether it was used: of {MIN_CROWD_SIZE:,} texts, so many have a true continuation"
-    " of which the filter refuses a token. It keeps texts from being copied, and nobody's membership secret. Its price is"
-    " the share of tokens that it refuses in texts that are new to it, as they share phrases with others."
+    " of which the filter refuses a token. It keeps texts from being copied, and nobody's membership secret. Its price"
+    " is the share of tokens that it refuses in texts that are new to it, as they share phrases with others."
 )
 STYLE_HEADINGS = {"as it is": "next {asked} characters, given {prompt}", "in capitals": "the same in capitals"}
 """Headings of columns by the style of a prompt, as `STYLE_WORDS` has them."""
