@@ -60,11 +60,22 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
         search(settings, protocol)
         return
     runs = find(Path(settings.root), settings.data_name, settings.runs)
+    check_paraphrases(runs, (settings.data or {}).get("paraphrases"))
     with ExitStack() as held:
         held.enter_context(progress.one_line_warnings())
         for run in runs:
             held.enter_context(run.read())
         evaluate_selected(runs, protocol, settings)
+
+
+def check_paraphrases(runs: Sequence[Run], wanted: str | None) -> None:
+    """Raises ValueError if a run holds other paraphrases of its documents than those that are wanted."""
+    for run in runs:
+        if wanted is not None and wanted != (own := run.config["data"].get("paraphrases")):
+            raise ValueError(
+                f"data.paraphrases={wanted}: expected the {'null' if own is None else own} of {run.folder}; call"
+                " train.py again with the same settings and this one, which trains no model anew"
+            )
 
 
 def evaluate_selected(runs: Sequence[Run], protocol: AttackProtocol, settings: EvaluationSettings) -> None:

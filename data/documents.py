@@ -55,7 +55,8 @@ class Documents(CheckedFields):
         vocabulary: entries of `bpe` at most.
         new_tokens: entries of the vocabulary that no text has, for canaries of kind `new_token`.
         paraphrases: the key of a `.jsonl` file that holds a list of each document's paraphrases, as many of each, for
-            the attack `neighbors` in the place of copies with other tokens; no model is trained on them.
+            the attack `neighbors` in the place of copies with other tokens; no model is trained on them. A run that
+            is there takes them when it is trained again, which trains no model anew.
         name: of the data set; None takes the name of the file or folder.
 
     Raises:
@@ -77,9 +78,10 @@ class Documents(CheckedFields):
 
         Raises:
             FileNotFoundError: if there is nothing at `path`.
-            ValueError: if a file cannot be read, lacks a column, or a document is empty.
+            ValueError: if a file cannot be read, lacks a column or paraphrases, or a document is empty.
         """
         texts, persons = self._documents()
+        self.read_paraphrases()  # wrong ones are refused before anything is trained
         if empty := [number for number, text in enumerate(texts, 1) if not text]:
             raise ValueError(
                 f"data.field={self.field}: expected a text in each document; remove the {len(empty):,} of {self.path}"
@@ -126,11 +128,11 @@ class Documents(CheckedFields):
                 f"data.paraphrases={key}: expected null, but for whole documents in a {LINES_ENDING} file; leave it out"
             )
         rows: list[Any] = [row.get(key) for _, row in self._rows(path)]
-        counts = {len(row) if isinstance(row, list) and all(map(_is_text, row)) else 0 for row in rows}
-        if 0 in counts or len(counts) > 1:
+        counts = [len(row) if isinstance(row, list) and all(map(_is_text, row)) else 0 for row in rows]
+        if wrong := [number for number, count in enumerate(counts, 1) if not count or count != counts[0]]:
             raise ValueError(
-                f"data.paraphrases={key}: expected a list of texts in each document of {self.path}, as many in each;"
-                " correct it"
+                f"data.paraphrases={key}: expected a list of texts in each document of {self.path}, as many in each,"
+                f" and document {wrong[0]:,} has {counts[wrong[0] - 1] or 'none'}; correct it"
             )
         return rows
 

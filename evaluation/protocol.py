@@ -14,6 +14,7 @@ from palisade.data.queries import PLAIN_QUERY, check_queries
 from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
+from palisade.evaluation.signals.documents import digest_of_paraphrases
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import stamp
@@ -155,6 +156,8 @@ class AttackProtocol:
         facts = [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION]
         if run.dataset.positional:
             facts.append(DOCUMENTS_VERSION)
+            asked = any("neighbors" in attack.threat.tokens for attack in self.attacks_on(run))
+            facts += [digest] if asked and (digest := digest_of_paraphrases(run)) else []
         if not run.has_weights():  # attacks that need them are skipped, and so are those at other temperatures
             facts.append(list(saved(run, "pool", self.queries).dtype.names or ()))
         text = json.dumps(facts, sort_keys=True)

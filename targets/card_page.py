@@ -93,9 +93,11 @@ def _model(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The release and what it was made of, line by line."""
     data, guard, network = card["data"], card["guard"], card["network"]
     persons = "" if data["persons"] is None else f" of {data['persons']:,} persons"
-    yield "trained on", f"{data['records']:,} records{persons}, each an input of shape {written(data['shape'])}"
+    is_text = card["preprocessing"].get("kind") in TOKEN_KINDS
+    each = f"{data['shape'][0]:,} tokens at most" if is_text else f"an input of shape {written(data['shape'])}"
+    yield "trained on", f"{data['records']:,} {'texts' if is_text else 'records'}{persons}, each {each}"
     yield "hash of the data", data["checksum"]
-    if card["preprocessing"].get("kind") in TOKEN_KINDS:
+    if is_text:
         yield "answers", f"the next of {len(data['classes']):,} tokens"
     else:
         yield "answers", f"one of {len(data['classes']):,} classes: {written(data['classes'])}"

@@ -195,19 +195,23 @@ class Release:
             The continuation alone; bytes that make no letter are marked.
 
         Raises:
-            ValueError: if this release is no language model, a number is out of range, or it does not read so many
-                tokens.
+            ValueError: if this release is no language model, the prompt is no text, a number is out of range, or it
+                does not read so many tokens.
         """
         own = self._tokens()
-        start = own.encode(prompt if isinstance(prompt, str) else prompt.decode("utf-8"))
-        room = own.length - len(start)
-        for name, value, least in (("tokens", tokens, 1), ("seed", seed, 0)):
+        start = own.encode(_text_of(prompt))
+        for name, value, least, example in (("tokens", tokens, 1, 20), ("seed", seed, 0, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value}: expected an integer >= {least}; choose e.g. 20")
+                raise ValueError(f"{name}={value}: expected an integer >= {least}; choose e.g. {example}")
+        if (room := own.length - len(start)) < 1:
+            raise ValueError(
+                f"prompt: expected at most {own.length - 1:,} tokens, not {len(start):,}, since this release reads"
+                f" {own.length:,} with what follows; shorten it"
+            )
         if tokens > room:
             raise ValueError(
-                f"tokens={tokens}: expected at most {max(room, 0)} behind this prompt of {len(start)}, since this"
-                f" release reads {own.length} tokens; ask for fewer, or shorten the prompt"
+                f"tokens={tokens}: expected at most {room} behind this prompt of {len(start)}, since this release"
+                f" reads {own.length} tokens; ask for fewer, or shorten the prompt"
             )
         next_logits = next_logits_of(self._logits, own.begin)
         barrier = self.guard.barrier(self.state)
@@ -299,3 +303,14 @@ def check_unreleased(folder: Path) -> None:
             f"{folder} is there already and every further release costs privacy anew; "
             "remove it, or choose another place with released=<folder>"
         )
+
+
+def _text_of(prompt: str | bytes) -> str:
+    """A prompt as text; raises ValueError if it is none."""
+    try:
+        text = prompt.decode("utf-8") if isinstance(prompt, bytes) else prompt
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompt: expected UTF-8, and byte {error.start} is none; convert it") from None
+    if not isinstance(text, str):
+        raise ValueError(f"prompt={prompt}: expected a text; write such as 'Dear'")
+    return text

@@ -28,7 +28,8 @@ def documents(path: Path) -> None:
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(SOME_WORDS, rng.integers(2, 8))) for _ in range(130)]
     rows = (
-        {"text": text, "author": number % 65, "rewritten": [text.upper(), "xyz"]} for number, text in enumerate(texts)
+        {"text": text, "author": number % 65, "rewritten": [text.upper(), "xyz"], "halved": [text[: len(text) // 2]]}
+        for number, text in enumerate(texts)
     )
     path.write_text("\n".join(map(json.dumps, rows)))
 
@@ -146,3 +147,20 @@ def test_paraphrases_of_the_user_take_the_place_of_copies(evaluated):
     (path,) = run.glob("signals/neighbor_losses-*/*.npy")
     losses = np.load(path)
     assert losses.shape == (6, 40, 2) and (losses[..., 1] == losses[:, :1, 1]).all() and np.ptp(losses[0, :, 0]) > 0
+
+
+def test_other_paraphrases_are_measured_anew_and_never_passed_over(evaluated):
+    (run,) = evaluated.glob("runs/own/gpt-none-*")
+    areas = []
+    for key in ("rewritten", "halved"):
+        done = call("train.py", *RUN_OVERRIDES, *GPT_OVERRIDES, f"data.paraphrases={key}", folder=evaluated)
+        assert done.returncode == 0, done.stderr
+        chosen = ("data=documents", "data.path=own.jsonl", f"runs={run}", "attack=neighbors", "quiet=true", "name=own")
+        done = call("evaluate.py", *chosen, f"data.paraphrases={key}", folder=evaluated)
+        assert done.returncode == 0, done.stderr
+        areas.append(value(rows_of(evaluated), "none", "neighbors", "auc"))
+    assert areas[0] != areas[1]
+    done = call("evaluate.py", *chosen, "data.paraphrases=rewritten", folder=evaluated)
+    assert done.returncode == 2 and "data.paraphrases=rewritten: expected the halved of" in done.stderr, done.stderr
+    done = call("train.py", *RUN_OVERRIDES, *GPT_OVERRIDES, "data.paraphrases=typo", folder=evaluated)
+    assert done.returncode == 2 and "document 1 has none" in done.stderr, done.stderr

@@ -184,7 +184,14 @@ def test_a_release_goes_on_through_its_guard(report: dict[str, Any], monkeypatch
     np.testing.assert_allclose(log_p[: GRAM_LENGTH - 1], own[: GRAM_LENGTH - 1])
     note = release.card["guard"]["note"]
     assert "Refuses whatever would complete 10 tokens" in note and not release.statement.guarantee
-    wrong = {(prompt, 21): "tokens=21: expected at most 20", (prompt, 0): "tokens=0", (prompt, 2, -1): "seed=-1"}
+    wrong = {
+        (prompt, 21): "^tokens=21: expected at most 20",
+        (prompt, 0): "^tokens=0",
+        (prompt, 2, -1): "^seed=-1",
+        ("a" * TEXT_LENGTH, 1): f"^prompt: expected at most {TEXT_LENGTH - 1} tokens, not {TEXT_LENGTH}",
+        (5, 1): "^prompt=5: expected a text",
+        (b"a\xff", 1): "^prompt: expected UTF-8, and byte 1 is none",
+    }
     for words, message in wrong.items():
         with pytest.raises(ValueError, match=message):
             release.generate(*words)

@@ -85,7 +85,7 @@ class OverEpsilon:
         shown = self.lines[0].runs[0].utility
         if shown.is_rate:
             axes.yaxis.set_major_formatter(FuncFormatter(percent))
-        axes.set(ylabel=shown.axis, title="What ε buys")
+        axes.set(ylabel=shown.axis.replace(" (", "\n("), title="What ε buys")
 
     def leakage(self, axes: Axes) -> list[Artist]:
         """TPR at 1 % FPR under the ceiling that ε proves; returns the keys of a legend, for where there is room."""

@@ -342,4 +342,5 @@ def _needs(result: Result, attack: str) -> tuple[str, str]:
     if (needs := result.needs.get(attack)) is None:
         return NO_NUMBER, NO_NUMBER
     declared = "any" if needs["declared"] is None else needs["declared"]
-    return needs["text"], f"{declared} / {needs['measured']:,.4g}"
+    text = needs["text"].replace("true label", "the text") if "vocabulary" in result.dataset else needs["text"]
+    return text, f"{declared} / {needs['measured']:,.4g}"

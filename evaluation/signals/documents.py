@@ -183,9 +183,18 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
     if not run.has_weights():
         return None
     if (paraphrases := _paraphrases(run)) is not None:
-        name = f"neighbor_losses-{hashlib.blake2b(json.dumps(paraphrases).encode(), digest_size=4).hexdigest()}"
+        name = f"neighbor_losses-{_digest(paraphrases)}"
         return cached(Run(run.folder), name, partial(_of_paraphrases, run, paraphrases))
     return cached(Run(run.folder), "neighbor_losses", partial(_of_copies, run, others)) if len(others) else None
+
+
+def digest_of_paraphrases(run: Run) -> str | None:
+    """Hash of the paraphrases of audited documents, for cache keys; None where there are none."""
+    return None if (paraphrases := _paraphrases(run)) is None else _digest(paraphrases)
+
+
+def _digest(paraphrases: list[list[str]]) -> str:
+    return hashlib.blake2b(json.dumps(paraphrases).encode(), digest_size=4).hexdigest()
 
 
 def _paraphrases(run: Run) -> list[list[str]] | None:

@@ -75,6 +75,13 @@ def test_the_page_has_the_facts_of_the_card() -> None:
         assert fact in text, fact
 
 
+def test_texts_are_told_by_their_tokens() -> None:
+    shown = card(preprocessing={"kind": "bytes", "length": 64, "new_tokens": 0})
+    shown["data"] |= {"shape": [64], "classes": [str(token) for token in range(257)]}
+    text = " ".join(text_of(card_page(shown)).split())
+    assert "1,258 texts, each 64 tokens at most" in text and "answers the next of 257 tokens" in text
+
+
 def test_members_are_told_as_people_beside_guessing() -> None:
     text = " ".join(text_of(card_page(card())).split())
     assert (
