@@ -48,10 +48,12 @@ class NetworkMaker:
         return network if lora.rank is None else adapt(network, lora.rank)
 
     def _load(self, network: nn.Module, base: str) -> None:
+        weights: dict[str, Tensor] = {}
         try:
-            network.load_state_dict(load_file(base_weights(base)))
+            weights = load_file(base_weights(base))
+            network.load_state_dict(weights)
         except (RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+            reason = _mismatch(weights, network.state_dict()) or " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
             raise ValueError(
                 f"network.{BASE_KEY}={base}: expected weights of the same architecture ({reason}); set network,"
                 " data.length and data.tokens as they were set for the base"
@@ -119,3 +121,10 @@ def _shape(answer: object) -> str:
     if not isinstance(answer, Tensor):
         return f"a {type(answer).__name__}"
     return f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"
+
+
+def _mismatch(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
+    """The first tensor of a base and a network that both have in other shapes, in words; None where there is none."""
+    for name in (name for name in own if name in weights and weights[name].shape != own[name].shape):
+        return f"{name} has the shape {tuple(weights[name].shape)} there, and {tuple(own[name].shape)} here"
+    return None

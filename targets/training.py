@@ -20,7 +20,7 @@ from palisade.data.secret import Secret
 from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
-from palisade.targets.base_model import check_tokens
+from palisade.targets.base_model import check_tokens, has_base
 from palisade.targets.checkpoints import checkpoint_epochs, discard_partly_written, weights_path, written_together
 from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
@@ -42,6 +42,7 @@ from palisade.targets.tracking import Tracker
 
 DECISIONS_FILE = Path("private") / "settled.json"
 """File in which a run keeps what its defense settled before its first model; it may follow from the records."""
+BASE_NOT_COVERED = "what the model that training began with was trained on: ε is about the records of this training"
 MODELS_PER_STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
 MAX_STACKED_PARAMETERS = 200_000
@@ -318,7 +319,9 @@ def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:
     named = fitter.dataset.split.persons is not None and statement.unit == "record"
     persons = "persons with several records: ε holds for one record" if named else None
     roles = fitter.defense.roles | ({"validation"} if statement.tuning_runs else set())
-    return statement.leaving_out(*fitter.dataset.not_covered(roles), persons)
+    make = fitter.make_network
+    base = BASE_NOT_COVERED if isinstance(make, NetworkMaker) and has_base(make.settings) else None
+    return statement.leaving_out(*fitter.dataset.not_covered(roles), persons, base)
 
 
 def load_fleet(

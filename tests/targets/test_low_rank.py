@@ -22,10 +22,11 @@ from palisade.defenses.dp_sgd.engine import Engine
 from palisade.targets.base_model import check_tokens
 from palisade.targets.gpt import GPT
 from palisade.targets.low_rank import LowRank, adapt
+from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.record_loss import record_losses
 from palisade.targets.run import Run
 from palisade.targets.stacks import stack
-from palisade.targets.training import check_moved, make_fitter
+from palisade.targets.training import BASE_NOT_COVERED, check_moved, complete_statement, make_fitter
 
 TEXT_LENGTH, TOKEN_COUNT = 6, 11
 NETWORK_SIZES = ("network.width=8", "network.depth=1", "network.heads=2")
@@ -107,6 +108,11 @@ def test_training_begins_with_the_base(compose, written, rank, defense):
         name for name, value in network.state_dict().items() if name in state and not torch.equal(state[name], value)
     ]
     assert bool(moved) == (rank == "null")
+    assert BASE_NOT_COVERED in complete_statement(fitter, fleet).not_covered
+    bare = {**config["network"], "base": None}
+    assert (
+        BASE_NOT_COVERED not in complete_statement(replace(fitter, make_network=NetworkMaker(bare)), fleet).not_covered
+    )
 
 
 def test_a_fit_that_moved_nothing_fails(compose, written):
@@ -158,7 +164,9 @@ def test_a_base_that_does_not_fit_is_refused(compose, written):
     _, overrides, folder = written
     overrides += ["trainer.batch_size=8"]
     config = compose(*overrides, "network.width=16")
-    with pytest.raises(ValueError, match=r"^network.base=.*: expected weights of the same architecture "):
+    with pytest.raises(
+        ValueError, match=r"^network.base=.*: expected weights .* \(tokens.weight has the shape \(257, 8\) th"
+    ):
         make_fitter(config, from_config(config), Secret.from_text("base"), [0], Membership())
     config = compose(*overrides, f"network.base={folder}")
     with pytest.raises(ValueError, match=r"^network.base=.*: expected the folder of a run, or one with model.safeten"):
