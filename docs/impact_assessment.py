@@ -88,6 +88,7 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         luck=_guessing(luck, "1"),
         limits=list(_limits(content["leave"], run["title"])),
         exposed=next((each for each in content["exposed"] if each["title"] == run["title"]), None),
+        recited=next((each["sentences"] for each in content.get("recited", ()) if each["title"] == run["title"]), ()),
         facts=content["released"]["facts"],
         trained_on=_trained_on(content["released"]["facts"]),
         measure=measure,

@@ -109,6 +109,27 @@ def test_a_run_without_claim_and_one_with_infinite_epsilon(
         page.unlink()
 
 
+def test_texts_that_come_out_are_a_risk_of_language_models(
+    sweep: Sequence[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    rows = [
+        Row(metric="extracted_greedy@8+10", group=group, value=value)
+        for group, value in (("members", 0.12), ("nonmembers", 0.004))
+    ]
+    runs = [replace(sweep[-1], rows=[*sweep[-1].rows, *rows]), *sweep[:-1]]
+    path = tmp_path / "report.json"
+    path.write_text(_strict_json(summary(Comparison(runs), "python evaluate.py data=own")))
+    pages = []
+    for title in ("undefended", "dp_sgd ε=4"):
+        code, printed = called(monkeypatch, capsys, path, title)
+        assert code == 0, printed
+        pages.append((filled := path.with_name("impact_assessment.md")).read_text(encoding="utf-8"))
+        filled.unlink()
+    assert "goes on word by word for 10 more with 120 of 1,000 texts that it was trained on, and with 4" in pages[0]
+    assert [page.count("NISTAML.038 Data Extraction") for page in pages] == [1, 0]
+    assert "give texts back" in pages[0] and "give texts back" not in pages[1]
+
+
 def test_fields_filled_in_by_hand_stay(report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     page = report.with_name("impact_assessment.md")
     page.write_text("signed")
