@@ -342,5 +342,7 @@ def _needs(result: Result, attack: str) -> tuple[str, str]:
     if (needs := result.needs.get(attack)) is None:
         return NO_NUMBER, NO_NUMBER
     declared = "any" if needs["declared"] is None else needs["declared"]
-    text = needs["text"].replace("true label", "the text") if "vocabulary" in result.dataset else needs["text"]
+    text = needs["text"]
+    if "vocabulary" in result.dataset:
+        text = text.replace("true label", "the text").replace("probabilities, a probability", "a probability")
     return text, f"{declared} / {needs['measured']:,.4g}"
