@@ -10,15 +10,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
-from palisade.command_words import nearest_keys, plain_words
+from palisade.command_words import plain_words, unknown_key
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-NO_SETTING = (
-    "A setting of an option needs that option: canary=label_noise for canary.count, attack=lira for attack.lira;"
-    " palisade <command> --help shows those of a command"
-)
 NO_MERGE = "Error merging override"
 """Start of Hydra's message where a value stands for a whole group and is none of its options."""
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -139,8 +136,7 @@ def one_line(error: BaseException) -> str:
     if text.startswith(NO_MERGE):
         text = f"{text}: these settings have no other options; set single ones, such as fleet.models=64"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
-    if nearest := nearest_keys(text):
-        text = f"{nearest}. {NO_SETTING}"
+    text = unknown_key(text, Path(sys.argv[0].split()[-1]).stem) or text
     return " ".join(text.split()) or type(cause).__name__
 
 
