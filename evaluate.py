@@ -108,6 +108,7 @@ def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
 
     from palisade.data.settings import validated
     from palisade.evaluation.frontier_search import Search, show_search
+    from palisade.evaluation.search_plan import show_search_costs
     from palisade.targets.composition import composed
     from palisade.train import train_run
 
@@ -120,7 +121,8 @@ def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
         chosen = composed(f"runs={settings.root}", f"device={settings.device}", *overrides)
         return {**chosen, "data": data, "engine": settings.engine}
 
-    show_search(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
+    show = show_search_costs if settings.plan else show_search
+    show(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
 
 
 if __name__ == "__main__":
