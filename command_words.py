@@ -103,11 +103,10 @@ def unknown_key(message: str, command: str) -> str:
     head = key.partition(".")[0]
     others = [name for name, keys in commands.items() if head in keys]
     if key in known and others and command in commands and command not in others:
-        in_search = f", or search.train.{key} for the runs of a search" if f"search.train.{head}" in known else ""
         calls = " or ".join(f"palisade {name}" for name in others)
-        return f"{key} is a setting of {calls}, not of palisade {command}; leave it out, or call that" + (
-            in_search if command == "evaluate" else ""
-        )
+        in_search = f" (a search: search.train.{key})" if f"search.train.{head}" in known else ""
+        chosen = f", and choose runs by runs=<folder or pattern>{in_search}" if command == "evaluate" else ""
+        return f"{key} is a setting of {calls}, not of palisade {command}; leave it out{chosen}"
     near = [] if key in known else get_close_matches(key, sorted(known), n=3, cutoff=0.5)
     nearest = f"; nearest are {', '.join(near)}" if near else ""
     return f"{key} is no setting{' here' if key in known else nearest}. {NO_SETTING}"

@@ -71,8 +71,10 @@ def evaluate_selected(runs: Sequence[Run], protocol: AttackProtocol, settings: E
     """A plan, a study or a report of runs that are there."""
     folder = Path(settings.reports) / (settings.name or runs[0].dataset.name)
     if settings.plan:
+        from palisade.evaluation.comparison import check_comparable
         from palisade.evaluation.cost import costs, show_evaluation_costs
 
+        check_comparable(runs)
         show_evaluation_costs(costs(runs, protocol))
     elif settings.study:
         from palisade.evaluation.studies.study_runs import show_study
