@@ -129,10 +129,10 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
             if has_answers(run) or (grant["decimals"], grant["top_k"]) == (None, None)
         ]
         if len(items) < len(runs) * len(grants):
-            kept = "levels that cut answers are left out where signals alone are there; train with fleet.keep=both"
+            reason = "levels that cut answers are left out where signals alone are there; train with fleet.keep=both"
             if not items:
-                raise ValueError(f"study.levels={as_written(asked.levels)}: expected others: {kept}")
-            progress.say(f"study.levels: {kept}")
+                raise ValueError(f"study.levels={as_written(asked.levels)}: expected others: {reason}")
+            progress.say(f"study.levels: {reason}")
     else:
         varied = "shadows from"
         runs = [

@@ -14,11 +14,11 @@ from palisade.evaluation.signals.documents import copy_losses, lacks_neighbor_lo
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-AUDIT = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
+AUDIT_SETTINGS = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 
 
 def protocol(name: str) -> AttackProtocol:
-    return AttackProtocol(attacks={name: {"_target_": f"palisade.attacks.{name}"}}, threat=AUDIT)
+    return AttackProtocol(attacks={name: {"_target_": f"palisade.attacks.{name}"}}, threat=AUDIT_SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_workers_ask_a_few_models_each(run: Run, monkeypatch: pytest.MonkeyPatch
     assert not asked and lacks_neighbor_losses(run, threats), "nobody looks at copies"
     runs.ask_about_copies([run], neighbors)
     assert asked == [[0, 1], [2]] and not lacks_neighbor_losses(run, threats)
-    kept = neighbor_losses(run)
-    assert kept is not None and kept.tobytes() == copy_losses(run).tobytes() and len(np.unique(kept[:, 0])) > 3
+    losses = neighbor_losses(run)
+    assert losses is not None and losses.tobytes() == copy_losses(run).tobytes() and len(np.unique(losses[:, 0])) > 3
     runs.ask_about_copies([run], neighbors)
     assert len(asked) == 2, "a file holds them"
