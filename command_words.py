@@ -28,6 +28,12 @@ INFINITY_WORDS = re.compile(r"(?<![\w.'\"])([+-]?)(?:infinity|Infinity|INF|∞)(
 LIST_ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*?)\s*(?:,|$)""")
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 UNPARSED_VALUE = object()
+SETTING_COMMANDS = ("train", "evaluate", "serve")
+"""Commands with a file of `conf`."""
+NO_SETTING = (
+    "A setting of an option needs that option: canary=label_noise for canary.count, attack=lira for attack.lira;"
+    " palisade <command> --help shows those of a command"
+)
 MULTIRUN_OPTIONS = {"-m", "--multirun"}
 
 
@@ -82,19 +88,37 @@ def _parsed(word: str) -> Any:
         return UNPARSED_VALUE
 
 
-def nearest_keys(message: str) -> str:
-    """The three keys nearest to the one that Hydra's message says is none; empty for another message.
+def unknown_key(message: str, command: str) -> str:
+    """Message on the key that Hydra's says is none: of which command it is, or the three nearest ones, or neither.
 
-    None where the key is one of another command, or of an option that is not chosen.
+    Args:
+        message: Hydra's; of another error the answer is empty.
+        command: that refused it, such as `train`.
     """
     match = UNKNOWN_KEY.search(message)
     if match is None:
         return ""
-    known = {*_known_keys()}
-    if match[1] in known:
-        return f"{match[1]} is no setting here"
-    near = get_close_matches(match[1], sorted(known), n=3, cutoff=0.5)
-    return f"{match[1]} is no setting; nearest are {', '.join(near)}" if near else f"{match[1]} is no setting"
+    key, known = match[1], {*_known_keys()}
+    commands = {name: [*_command_keys(name)] for name in SETTING_COMMANDS}
+    head = key.partition(".")[0]
+    others = [name for name, keys in commands.items() if head in keys]
+    if key in known and others and command in commands and command not in others:
+        calls = " or ".join(f"palisade {name}" for name in others)
+        in_search = f" (a search: search.train.{key})" if f"search.train.{head}" in known else ""
+        chosen = f", and choose runs by runs=<folder or pattern>{in_search}" if command == "evaluate" else ""
+        return f"{key} is a setting of {calls}, not of palisade {command}; leave it out{chosen}"
+    near = [] if key in known else get_close_matches(key, sorted(known), n=3, cutoff=0.5)
+    nearest = f"; nearest are {', '.join(near)}" if near else ""
+    return f"{key} is no setting{' here' if key in known else nearest}. {NO_SETTING}"
+
+
+def _command_keys(command: str) -> Iterator[str]:
+    """Groups and keys of a command, without what stands below them."""
+    import yaml
+
+    content = yaml.safe_load((CONF_FOLDER / f"{command}.yaml").read_text(encoding="utf-8"))
+    for key, value in content.items():
+        yield from (next(iter(each)) for each in value if each != "_self_") if key == "defaults" else [key]
 
 
 def _known_keys() -> Iterator[str]:

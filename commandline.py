@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
-from palisade.command_words import nearest_keys, plain_words
+from palisade.command_words import plain_words, unknown_key
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-NO_SETTING = (
-    "A setting of an option needs that option: canary=label_noise for canary.count, attack=lira for attack.lira;"
-    " palisade <command> --help shows those of a command"
-)
 NO_MERGE = "Error merging override"
 """Start of Hydra's message where a value stands for a whole group and is none of its options."""
+SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
+"""First line of Hydra's message where values of a sweep stand in a single run."""
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_REMEDY = "make room, and the same command goes on from there"
 NO_MEMORY = "can't allocate memory"
@@ -138,9 +138,10 @@ def one_line(error: BaseException) -> str:
         text = f"the settings cannot be composed ({text}); give a group one of its names, such as data=digits"
     if text.startswith(NO_MERGE):
         text = f"{text}: these settings have no other options; set single ones, such as fleet.models=64"
+    if several := SEVERAL_VALUES.match(text):
+        text = f"{several[1]}: expected one value; put -m before the settings for a run of each, or quote a text"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
-    if nearest := nearest_keys(text):
-        text = f"{nearest}. {NO_SETTING}"
+    text = unknown_key(text, Path(sys.argv[0].split()[-1]).stem) or text
     return " ".join(text.split()) or type(cause).__name__
 
 

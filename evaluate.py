@@ -82,8 +82,10 @@ def evaluate_selected(runs: Sequence[Run], protocol: AttackProtocol, settings: E
     """A plan, a study or a report of runs that are there."""
     folder = Path(settings.reports) / (settings.name or runs[0].dataset.name)
     if settings.plan:
+        from palisade.evaluation.comparison import check_comparable
         from palisade.evaluation.cost import costs, show_evaluation_costs
 
+        check_comparable(runs)
         show_evaluation_costs(costs(runs, protocol))
     elif settings.study:
         from palisade.evaluation.studies.study_runs import show_study
@@ -119,6 +121,7 @@ def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
 
     from palisade.data.settings import validated
     from palisade.evaluation.frontier_search import Search, show_search
+    from palisade.evaluation.search_plan import show_search_costs
     from palisade.targets.composition import composed
     from palisade.train import train_run
 
@@ -131,7 +134,8 @@ def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
         chosen = composed(f"runs={settings.root}", f"device={settings.device}", *overrides)
         return {**chosen, "data": data, "engine": settings.engine}
 
-    show_search(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
+    show = show_search_costs if settings.plan else show_search
+    show(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
 
 
 if __name__ == "__main__":

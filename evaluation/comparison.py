@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -313,10 +314,14 @@ def check_comparable(runs: Sequence[Configured]) -> None:
         other, unused = must_agree(run.config), replaced_settings(run.config)
         keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
         if keys := [key for key in keys if not f"{key}.".startswith((*free, *unused))]:
-            listed = ", ".join(f"{key}={first.get(key)} and {other.get(key)}" for key in keys)
+            some = "<glob>"
+            if "names.network" in keys:  # whose settings differ with it
+                keys = ["names.network", *(key for key in keys if not key.startswith(("names.", "network.")))]
+                some = f"'{Path(str(runs[0].folder)).parent}/{first['names.network']}-*'"
+            listed = ", ".join(f"{key.removeprefix('names.')}={first.get(key)} and {other.get(key)}" for key in keys)
             raise ValueError(
                 f"{listed} differ between {runs[0].folder} and {run.folder}; runs on one curve may differ only in"
-                " defense, guard, canary, fleet and seed, choose some with runs=<glob>"
+                f" defense, guard, canary, fleet and seed, choose some with runs={some}"
             )
         first |= {key: value for key, value in other.items() if f"{key}.".startswith(free)}
         free = tuple(set(free) & set(unused))

@@ -126,11 +126,11 @@ class Space:
             overrides.append(f"defense.{key}={chosen}")
         return overrides
 
-    def corners(self) -> Iterator[list[str]]:
-        """One point of each defense, as settings for `train.py`, to be checked before any is trained."""
+    def corners(self) -> Iterator[tuple[str, list[str]]]:
+        """Each defense with one point, as settings for `train.py`, to be checked before any is trained."""
         for defense, settings in self.settings.items():
             firsts = {key: values.low if isinstance(values, Range) else values[0] for key, values in settings.items()}
-            yield [f"defense={defense}", *(f"defense.{key}={value}" for key, value in firsts.items())]
+            yield defense, [f"defense={defense}", *(f"defense.{key}={value}" for key, value in firsts.items())]
 
 
 def _leaves(node: Any, place: str, key: str) -> Iterator[tuple[str, Range | Sequence[Any]]]:
@@ -253,20 +253,28 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
 def open_study(path: Path, name: str) -> Study:
     """The study of this name in a SQLite database, made if it is missing."""
     import optuna  # slow to import
-    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with readable_database(path):
         study = optuna.create_study(
             storage=f"sqlite:///{path}", study_name=name, directions=("maximize", "minimize"), load_if_exists=True
         )
         # Another seed for each call: the first proposals are random, and must not be those of an earlier call.
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    return study
+
+
+@contextmanager
+def readable_database(path: Path) -> Iterator[None]:
+    """Raises ValueError where the database of a search, at `path`, cannot be read or written."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
     except SQLAlchemyError as error:
         raise ValueError(
             f"{path} cannot be read or written as the database of a search; move it away, or fix its permissions"
         ) from error
-    return study
 
 
 @contextmanager
@@ -320,7 +328,7 @@ def run_search(
         compose: makes of settings those of a run, as `composed` does.
         train: trains what is missing of such a run, and says in which folder.
     """
-    for corner in Space(search.space).corners():
+    for _, corner in Space(search.space).corners():
         compose(*search.shared, *corner)  # a setting that does not exist is refused before anything is trained
 
     def attempt(settings: Sequence[str]) -> tuple[str, Result]:

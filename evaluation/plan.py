@@ -141,25 +141,34 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
 
     A run that several guards stand before is trained once.
     """
-    from palisade.evaluation.format import console_for, counted_runs, empty_table, show
+    from palisade.evaluation.format import console_for, counted_runs
 
     costs = [
         cost for place, cost in enumerate(costs) if TUNED_PLACEHOLDER in cost["folder"] or cost not in costs[:place]
     ]
-    table = empty_table()
-    for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB")):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = {key: sum(cost[key] for cost in costs) for key in COST_KEYS}
-    for row in [*costs, {"folder": counted_runs(len(costs)), **total}]:
-        table.add_row(
-            row["folder"], str(row["models"]), str(row["missing"]), f"{row['minutes']:.1f}", f"{row['megabytes']:.1f}"
-        )
+    print_costs([*costs, {"folder": counted_runs(len(costs)), **total}])
     console = console_for()
-    show(console, table)
-    if total["minutes"] > LONG_PLAN_MINUTES:
-        console.print(gpu_sentence(total["gpu_hours"]), soft_wrap=True)
     level = FAMILYWISE_ALPHA / max(sum(cost["claims"] for cost in costs), 1)
     for cost in costs:
         if (reach := cost["reach"]) is not None:
             whose = "" if len(costs) == 1 else f"{Path(cost['folder']).name}: "
             console.print(f"{whose}{reach.sentence(level)}", highlight=False, soft_wrap=True)
+
+
+def print_costs(costs: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of costs, the last of which is the total."""
+    from palisade.evaluation.format import console_for, empty_table, show
+
+    table = empty_table()
+    for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB")):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for cost in costs:
+        table.add_row(
+            cost["folder"], str(cost["models"]), str(cost["missing"]), f"{cost['minutes']:.1f}",
+            f"{cost['megabytes']:.1f}",
+        )  # fmt: skip
+    console = console_for()
+    show(console, table)
+    if costs[-1]["minutes"] > LONG_PLAN_MINUTES:
+        console.print(gpu_sentence(costs[-1]["gpu_hours"]), soft_wrap=True)

@@ -62,8 +62,8 @@ class EvaluationSettings(CheckedFields):
         command: that asked for it, for reports.
 
     Raises:
-        ValueError: if a path or the name of a folder is none, no data set is named, or a plan is asked of something
-            else than runs.
+        ValueError: if a path or the name of a folder is none, no data set is named, or two things are asked for at
+            once, or the plan of an audit or a study.
     """
 
     attack: Nodes
@@ -94,8 +94,11 @@ class EvaluationSettings(CheckedFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.plan and (other := next((key for key in OTHER_COMMANDS if getattr(self, key)), None)):
-            raise ValueError(f"plan=true: expected false with {other}=…, which is no attack on runs; leave one out")
+        others = [key for key in OTHER_COMMANDS if getattr(self, key)]
+        if len(others) > 1:
+            raise ValueError(f"{others[1]}=…: expected none beside {others[0]}=…; call them one after the other")
+        if self.plan and others not in ([], ["search"]):
+            raise ValueError(f"plan=true: expected false with {others[0]}=…, which is no attack on runs; leave one out")
         for name, node in self.attack.items():
             check_group(f"attack.{name}", node)
         for key in FOLDER_KEYS:

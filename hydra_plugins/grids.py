@@ -14,6 +14,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
@@ -61,7 +62,7 @@ class GridsSweeper(BasicSweeper):
         for grid in self.grids or [""]:
             overrides = parser.parse_overrides([*self._parse_config(), *grid.split(), *arguments])
             jobs += self.split_arguments(overrides, None)[0]
-        configs = [self.hydra_context.config_loader.load_sweep_config(self.config, job) for job in jobs]
+        configs = [self._composed(job, several=len(jobs) > 1) for job in jobs]
         if isinstance(self.launcher, BasicLauncher):  # others compose in processes of their own
             loader = ComposedLoader(self.hydra_context.config_loader, jobs, configs)
             self.launcher.hydra_context = HydraContext(config_loader=loader, callbacks=self.hydra_context.callbacks)
@@ -80,6 +81,16 @@ class GridsSweeper(BasicSweeper):
             jobs_done = self._launched(jobs, configs)
         summarize(jobs_done)
         return jobs_done
+
+    def _composed(self, job: list[str], *, several: bool) -> DictConfig:
+        """The settings of a job; of several the one is named that lacks the option which a setting belongs to."""
+        assert self.hydra_context is not None and self.config is not None
+        try:
+            return self.hydra_context.config_loader.load_sweep_config(self.config, job)
+        except HydraException as error:
+            if not several:
+                raise
+            raise ValueError(f"{' '.join(job)}: {one_line(error)}") from error
 
     def _launched(self, jobs: Sequence[list[str]], configs: Sequence[DictConfig]) -> Sequence[JobReturn]:
         """Runs the jobs, by the basic launcher side by side, as far as runs may be.

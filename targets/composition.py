@@ -43,13 +43,21 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 def _named(config: DictConfig, chosen: Mapping[str, str | None], overrides: Sequence[str]) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(config, resolve=True)
     settings.pop("variables", None)  # what referred to them is resolved
-    return with_own_network({**settings, "names": names(chosen, settings)}, overrides)
+    return with_own_network({**settings, "names": names(chosen, settings, overrides)}, overrides)
 
 
-def names(chosen: Mapping[str, str | None], settings: Mapping[str, Any]) -> dict[str, str]:
-    """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense."""
-    if absent := [group for group in NAMED_GROUPS if group not in chosen]:
-        raise ValueError(f"{absent[0]}=[]: expected one name; give it, or leave {absent[0]} out")
+def names(chosen: Mapping[str, str | None], settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense.
+
+    Raises:
+        ValueError: if a list stands where one option is chosen.
+    """
+    if absent := next((group for group in NAMED_GROUPS if group not in chosen), None):
+        listed = next((word for word in overrides if word.startswith(f"{absent}=")), f"{absent}=[]")
+        raise ValueError(
+            f"{listed}: expected one name; give it, leave {absent} out, or list some without brackets, with -m before"
+            " the settings, for a run of each"
+        )
     named = {group: str(chosen[group]) for group in NAMED_GROUPS}
     plain = settings["defense"] == {"_target_": "palisade.defenses.none.NoDefense"}
     return named | ({"defense": "none"} if plain else {})

@@ -9,7 +9,7 @@ import pytest
 from commands import call
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from palisade.command_words import TEXT_KEYS, TEXT_LIST_KEYS, nearest_keys, plain_words
+from palisade.command_words import TEXT_KEYS, TEXT_LIST_KEYS, plain_words, unknown_key
 from palisade.data.table import Table
 
 COMPOSE_REMEDY = "; give a group one of its names, such as data=digits"
@@ -42,6 +42,7 @@ WRONG_WORDS = {
     ),
 }
 
+NO_SUCH_KEY = "Could not override '{0}'.\nKey '{0}' is not in struct"
 
 OPTION_CASES = {"data=digits": ("runs=x", "-m", "data=digits"), "--nonsense": ("--nonsense",), "wat": ("--cfg", "wat")}
 """Of Hydra's own options: the word that is refused, and the words that hold it."""
@@ -130,13 +131,39 @@ def test_settings_of_text_are_known() -> None:
     [("defense.epsilom", "defense.epsilon"), ("dataa", "data"), ("fleet.model", "fleet.models"), ("chose", "choose")],
 )
 def test_a_wrong_key_names_the_nearest(key: str, nearest: str) -> None:
-    text = nearest_keys(f"Could not override '{key}'.\nKey '{key}' is not in struct")
+    text = unknown_key(NO_SUCH_KEY.format(key), "train").partition(". ")[0]
     assert text.startswith(f"{key} is no setting; nearest are ") and nearest in text.split(" are ")[1].split(", ")
 
 
-@pytest.mark.parametrize("key", ["fleet.workers", "canary.count"])
-def test_a_key_of_another_command_or_option_has_no_nearest(key: str) -> None:
-    assert nearest_keys(f"Could not override '{key}'.\nKey '{key}' is not in struct") == f"{key} is no setting here"
+def test_a_key_of_another_option_has_no_nearest() -> None:
+    text = unknown_key(NO_SUCH_KEY.format("canary.count"), "train")
+    assert text.startswith("canary.count is no setting here. ") and "canary=label_noise for canary.count" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "owner"),
+    [
+        ("train", "search", "evaluate"),
+        ("train", "study.records", "evaluate"),
+        ("evaluate", "fleet.models", "train"),
+        ("evaluate", "defense.epsilon", "train"),
+        ("train", "attack.lira", "evaluate"),
+        ("serve", "seed", "train"),
+        ("train", "limits.rate", "serve"),
+    ],
+)
+def test_a_key_of_another_command_names_that(command: str, key: str, owner: str) -> None:
+    text = unknown_key(NO_SUCH_KEY.format(key), command)
+    assert text.partition(";")[0] == f"{key} is a setting of palisade {owner}, not of palisade {command}"
+    assert ("search.train.fleet.models" in text) == (key == "fleet.models")
+
+
+def test_commands_say_so(tmp_path: Path) -> None:
+    for script, key, owner in (("train.py", "search", "evaluate"), ("evaluate.py", "defense", "train")):
+        done = call(script, "-m", "data=digits", f"{key}=l2", "plan=true", folder=tmp_path)
+        assert done.returncode == 2 and done.stderr.startswith(
+            f"error: {key} is a setting of palisade {owner}, not of palisade "
+        )
 
 
 def test_columns_with_such_names_are_trained_on(tmp_path: Path) -> None:

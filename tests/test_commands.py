@@ -245,6 +245,15 @@ BAD_COMMANDS = {
     "fleet of nothing": ((*ONE_MODEL, "data=digits", "fleet=[]"), "Error merging override fleet=[]: these settings"),
     "trainer of nothing": ((*ONE_MODEL, "data=digits", "trainer=[]"), "trainer: not given, expected a group of"),
     "network of nothing": ((*ONE_MODEL, "data=digits", "network=[]"), "network=[]: expected one name; "),
+    "networks": ((*ONE_MODEL, "data=digits", "network=[mlp,cnn]"), "network=[mlp,cnn]: expected one name; "),
+    "values without -m": (
+        (*ONE_MODEL, "data=digits", "network=mlp,cnn"),
+        "error: network=mlp,cnn: expected one value; put -m before ",
+    ),
+    "setting of one network": (
+        ("train.py", "-m", "data=digits", "network=mlp,cnn", "network.hidden=[4]"),
+        "data=digits network=cnn network.hidden=[4]: network.hidden is no setting here",
+    ),
     "plan of a sweep": (
         ("train.py", "-m", "data=digits", "fleet.models=-1,8", "plan=true"),
         "data=digits fleet.models=-1 plan=True: fleet.models=-1: expected an integer >= 1 and <= 100000; ",

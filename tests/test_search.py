@@ -77,6 +77,14 @@ def test_every_trial_is_an_ordinary_run(searched: tuple[Path, str]) -> None:
     assert "chosen by the very numbers that it shows" in printed
 
 
+def test_a_plan_counts_the_trials_that_are_over(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    before = sorted(folder.rglob("*"))
+    code, out, error = call(folder, "search.trials=5", "plan=true")
+    assert code == 0 and "5 trials, 2 of them over" in out and "With its attacks a trial took" in out, error
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_the_same_command_repeats_nothing(searched: tuple[Path, str]) -> None:
     folder, _ = searched
     before, runs = rows(folder), sorted(folder.glob("runs/digits/*"))

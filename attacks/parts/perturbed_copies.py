@@ -93,8 +93,8 @@ class PerturbedCopies(Attack):
         rows = np.asarray(features[np.sort(rng.permutation(len(features))[:count])])
         for way in perturbations(features, self.strengths, self.moves):
             copies = way(np.repeat(rows, self.copies, axis=0), rng).reshape(count, self.copies, -1)
-            inputs = np.concatenate([rows.reshape(count, 1, -1), copies], axis=1)
-            means.append(float(np.mean([len(np.unique(own, axis=0)) for own in inputs])))
+            inputs = np.concatenate([rows.reshape(count, 1, -1), copies], axis=1) + 0  # so that −0 is 0
+            means.append(float(np.mean([len({row.tobytes() for row in own}) for own in inputs])))
         return means
 
     def tuned_votes(

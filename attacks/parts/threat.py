@@ -123,7 +123,8 @@ class ThreatModel:
         )
 
     def _missing_access(self, view: View) -> str | None:
-        if view.signals is not None and (reason := self._missing_of_signals(view)) is not None:
+        labels_left = view.weights_removed and self.outputs == view.outputs == "label"
+        if (view.signals is not None or labels_left) and (reason := self._missing_of_signals(view)) is not None:
             return reason
         if self.gradients and view.gradient_norms is None:
             return "needs the weights; threat=white_box grants them"

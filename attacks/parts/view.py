@@ -64,6 +64,7 @@ class View(Outputs):
             other's membership away. Default: each model by itself.
         persons: records of one person share a fate, hence are never used to find each other out. Default: each record
             by itself.
+        weights_removed: whether of the models only the answers here are left, or what was saved of them.
 
     Raises:
         ValueError: if shapes disagree, a label is out of range, or an output is NaN, infinite or no probability.
@@ -90,6 +91,7 @@ class View(Outputs):
     population_tokens: TokenAnswers | None = None
     groups: Int[np.ndarray, "models"] | None = None
     persons: Int[np.ndarray, "records"] | None = None
+    weights_removed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

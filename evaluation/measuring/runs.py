@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from palisade.evaluation.measuring.measure import (
 )
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, Row
+from palisade.evaluation.signals.documents import copy_losses_of_some, keep_copy_losses, lacks_neighbor_losses
 from palisade.evaluation.signals.inner import inside_some, keep_inner, unmeasured
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import MODELS_AT_ONCE, ask_some, unasked
@@ -43,6 +44,7 @@ SHARES_PER_WORKER = 4
 """Shares of attacks for each worker, so that none waits long for the slowest."""
 MIN_SCORES_TO_CUT = 1_000_000
 """Scores of all attacks on a run below which workers take longer to start than to attack."""
+Part = TypeVar("Part")
 Place = tuple[Path, str]
 """Folder of a run, and the label of the guard before its models."""
 
@@ -56,6 +58,7 @@ def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
         whole, cut = dealt(missing, protocol, workers)
         ask_models([run for run in missing if run in cut or further(run, protocol)], protocol)
         look_inside(cut, protocol)
+        ask_about_copies(cut, protocol)
         for run in missing:
             train_shadows_of(run, protocol)
         total = sum(len(protocol.nodes_on(run)) for run in missing)
@@ -121,11 +124,36 @@ def look_inside(runs: Sequence[Run], protocol: AttackProtocol) -> None:
         for models in [Run(folder).models()]
         for start in range(0, len(models), MODELS_AT_ONCE)
     ]
-    parts: dict[Path, dict[int, dict[str, np.ndarray]]] = {}
-    for folder, first, part in engines.run(inside_some, items, "auto", [*names]):
+    for folder, parts in by_models(inside_some, items).items():
+        keep_inner(Run(folder), parts)
+
+
+def ask_about_copies(runs: Sequence[Run], protocol: AttackProtocol) -> None:
+    """Asks language models about edited copies by all workers, a few models each, where attacks look at the answers."""
+    asked = [run for run in runs if lacks_neighbor_losses(run, [each.threat for each in protocol.attacks_on(run)])]
+    models = {run.folder: run.models() for run in asked}
+    items = [
+        (folder, own[start : start + MODELS_AT_ONCE])
+        for folder, own in models.items()
+        for start in range(0, len(own), MODELS_AT_ONCE)
+    ]
+    for folder, parts in by_models(copy_losses_of_some, items).items():
+        keep_copy_losses(Run(folder), parts)
+
+
+def by_models(
+    function: Callable[..., tuple[Path, int, Part]], items: Sequence[tuple[Any, ...]]
+) -> dict[Path, list[Part]]:
+    """Results about some models of a run each, for every run in the order of its models.
+
+    Args:
+        function: the work item of a process, whose results are a folder, the first of the models, and what is wanted.
+        items: its arguments, the folder of a run first.
+    """
+    parts: dict[Path, dict[int, Part]] = {}
+    for folder, first, part in engines.run(function, items, "auto", [*dict.fromkeys(item[0] for item in items)]):
         parts.setdefault(folder, {})[first] = part
-    for folder, of_models in parts.items():
-        keep_inner(Run(folder), [of_models[first] for first in sorted(of_models)])
+    return {folder: [of_models[first] for first in sorted(of_models)] for folder, of_models in parts.items()}
 
 
 def train_shadows_of(run: Run, protocol: AttackProtocol) -> None:

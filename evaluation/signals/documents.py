@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from palisade.data.sequences import NO_TOKEN, Sequences
 from palisade.data.settings import instantiated
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals
-from palisade.evaluation.signals.stored import answers, cached, mean_log_probability
+from palisade.evaluation.signals.stored import answers, cached, is_cached, mean_log_probability
 from palisade.targets.base_model import has_base
 from palisade.targets.run import Run
 
@@ -33,6 +34,8 @@ COLUMNS_OF_FIELDS = {
     "greedy": "greedy",
 }
 """Fields of `TokenAnswers`, and the columns of stored answers that they come from."""
+NEIGHBOR_LOSSES = "neighbor_losses"
+"""Name of the losses of copies that are drawn, among the signals of a run."""
 
 
 def document_fields(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> dict[str, Any]:
@@ -178,14 +181,38 @@ def neighbor_losses(run: Run) -> Float32[np.ndarray, "models audited copies"] | 
     have been trained on (Mattern et al. 2023, "Membership Inference Attacks against Language Models via Neighbourhood
     Comparison", section 3, with a language model in the place of this law).
     """
-    split = run.dataset.split
-    others = split.reference if len(split.reference) else split.population
     if not run.has_weights():
         return None
     if (paraphrases := _paraphrases(run)) is not None:
         name = f"neighbor_losses-{_digest(paraphrases)}"
         return cached(Run(run.folder), name, partial(_of_paraphrases, run, paraphrases))
-    return cached(Run(run.folder), "neighbor_losses", partial(_of_copies, run, others)) if len(others) else None
+    return cached(Run(run.folder), NEIGHBOR_LOSSES, partial(copy_losses, run)) if len(_drawn_from(run)) else None
+
+
+def lacks_neighbor_losses(run: Run, threats: Sequence[ThreatModel]) -> bool:
+    """True if attacks need losses of copies with tokens drawn anew, and no file of the run holds them."""
+    asked = run.dataset.positional and any("neighbors" in threat.tokens for threat in threats)
+    if not asked or not run.has_weights() or is_cached(Run(run.folder), NEIGHBOR_LOSSES):
+        return False
+    return len(_drawn_from(run)) > 0 and _paraphrases(run) is None
+
+
+def copy_losses_of_some(
+    folder: Path, models: Sequence[int]
+) -> tuple[Path, int, Float32[np.ndarray, "some audited copies"]]:
+    """The work item of a process: losses of copies under some models of a run, with the run and the first of them."""
+    return folder, models[0], copy_losses(Run(folder), models)
+
+
+def keep_copy_losses(run: Run, parts: Sequence[Float32[np.ndarray, "some audited copies"]]) -> None:
+    """Keeps the losses of copies under the models of a run, whose parts are in order."""
+    cached(Run(run.folder), NEIGHBOR_LOSSES, partial(np.concatenate, parts))
+
+
+def _drawn_from(run: Run) -> Int64[np.ndarray, "others"]:
+    """Records whose tokens copies are drawn from."""
+    split = run.dataset.split
+    return split.reference if len(split.reference) else split.population
 
 
 def digest_of_paraphrases(run: Run) -> str | None:
@@ -208,25 +235,33 @@ def _paraphrases(run: Run) -> list[list[str]] | None:
 def _of_paraphrases(run: Run, paraphrases: list[list[str]]) -> Float32[np.ndarray, "models audited copies"]:
     tokens = run.dataset.preprocessing
     assert isinstance(tokens, Sequences)
-    return _losses(run, np.stack([tokens.labels(texts) for texts in zip(*paraphrases, strict=True)]))
+    return _losses(run, np.stack([tokens.labels(texts) for texts in zip(*paraphrases, strict=True)]), run.models())
 
 
-def _of_copies(run: Run, others: Int64[np.ndarray, "others"]) -> Float32[np.ndarray, "models audited copies"]:
+def copy_losses(run: Run, models: Sequence[int] | None = None) -> Float32[np.ndarray, "models audited copies"]:
+    """Losses of copies of each audited document with tokens drawn anew, as `neighbor_losses` keeps them.
+
+    Args:
+        run: a complete run.
+        models: which are asked; None: all.
+    """
     data, tokens = run.dataset, run.dataset.preprocessing
     assert isinstance(tokens, Sequences)
-    y, drawn_from = data.y[data.split.audited], data.y[others]
+    y, drawn_from = data.y[data.split.audited], data.y[_drawn_from(run)]
     counts = np.bincount(drawn_from[drawn_from != NO_TOKEN], minlength=tokens.vocabulary)
     edited = neighbor_copies(y, y != NO_TOKEN, counts / counts.sum(), seed=run.config["seed"])
-    return _losses(run, edited)
+    return _losses(run, edited, run.models() if models is None else models)
 
 
-def _losses(run: Run, copies: Int64[np.ndarray, "copies audited T"]) -> Float32[np.ndarray, "models audited copies"]:
+def _losses(
+    run: Run, copies: Int64[np.ndarray, "copies audited T"], models: Sequence[int]
+) -> Float32[np.ndarray, "models audited copies"]:
     from palisade.targets.training import load_fleet
 
     tokens = run.dataset.preprocessing
     assert isinstance(tokens, Sequences)
-    losses = np.empty((len(run.models()), copies.shape[1], len(copies)), dtype=np.float32)
-    for place, model in enumerate(run.models()):
+    losses = np.empty((len(models), copies.shape[1], len(copies)), dtype=np.float32)
+    for place, model in enumerate(models):
         fleet = load_fleet(run.config, run.dataset, run.folder, [model])
         for copy, changed in enumerate(copies):
             losses[place, :, copy] = -mean_log_probability(fleet.answers(tokens.inputs_of(changed), changed)[0])

@@ -81,7 +81,7 @@ def record_fields(run: Run, grant: Grant, queries: Sequence[str], threats: Seque
         population = released("population", PLAIN_QUERY, np.ones(len(split.population), dtype=np.bool_))
         fields |= {f"population_{name}": answered for name, answered in population.items()}
         fields |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
-    return fields | of_weights(run, grant, threats) if whole else fields
+    return fields | (of_weights(run, grant, threats) if whole else {"weights_removed": True})
 
 
 def of_weights(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> dict[str, Any]:

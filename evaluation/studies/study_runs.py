@@ -122,7 +122,17 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
         varied = "released"
         fixed = {name: protocol.threat[name] for name in ("audit", "guesses")}
         grants = {grant.level: {**asdict(grant), **fixed} for grant in grants_of(asked, len(runs[0].dataset.classes))}
-        items = [(run, name, None, replace(protocol, threat=grant)) for run in runs for name, grant in grants.items()]
+        items = [
+            (run, name, None, replace(protocol, threat=grant))
+            for run in runs
+            for name, grant in grants.items()
+            if has_answers(run) or (grant["decimals"], grant["top_k"]) == (None, None)
+        ]
+        if len(items) < len(runs) * len(grants):
+            reason = "levels that cut answers are left out where signals alone are there; train with fleet.keep=both"
+            if not items:
+                raise ValueError(f"study.levels={as_written(asked.levels)}: expected others: {reason}")
+            progress.say(f"study.levels: {reason}")
     else:
         varied = "shadows from"
         runs = [
@@ -145,6 +155,11 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
         for (run, setting, *_), result in zip(items, measurements, strict=True)
         for row in study_rows(result, target=titles[run.name], varied=varied, setting=titles.get(setting, setting))
     ]
+
+
+def has_answers(run: Run) -> bool:
+    """True if whole answers of a run's models are to be had; of others there are only signals."""
+    return run.has_weights() or run.dataset.positional
 
 
 def grants_of(study: StudySettings, classes: int) -> list[Grant]:

@@ -7,6 +7,7 @@ import atexit
 import importlib.util
 import logging
 import os
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ MAX_CHARACTERS_OF_REASON = 300
 """Part of Ray's message in an error."""
 FAREWELL_SECONDS = 5.0
 """Time for the last answer before the cluster is left."""
+CONNECTION_SECONDS = 5.0
+"""Time for a cluster's port to open; Ray itself tries for minutes."""
 QUESTION_SECONDS = 0.5
 """For how long the driver waits for a question before it looks whether the cluster is left."""
 
@@ -139,12 +142,13 @@ class RayEngine(WorkEngine):
 
             own: dict[str, Any] = {"include_dashboard": False} if self.address == "local" else {}
             try:
+                _check_reachable(self.address)
                 with _unnamed_command():
                     ray.init(
                         address=self.address, log_to_driver=False, logging_level=logging.ERROR,
                         ignore_reinit_error=True, **own,
                     )  # fmt: skip
-            except Exception as error:  # of Ray's: none there, no address, another version, no start in time
+            except Exception as error:  # most of them Ray's: none there, no address, another version, no start in time
                 others = "start one with `ray start --head`, or choose engine.address=local"
                 remedy = "the same command tries again" if self.address == "local" else others
                 raise ValueError(
@@ -153,6 +157,17 @@ class RayEngine(WorkEngine):
             _session = RaySession()
             atexit.register(disconnect)
         return _session
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError, or an error of Ray's, unless somebody listens where the cluster is said to be."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    place = canonicalize_bootstrap_address(address.removeprefix("ray://"))  # None of a cluster that is yet to start
+    host, _, port = (place or "").rpartition(":")
+    if port.isdecimal():
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS):
+            pass
 
 
 def disconnect() -> None:

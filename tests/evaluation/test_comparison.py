@@ -57,11 +57,21 @@ def test_other_keys_are_named_with_their_values_and_the_remedy(make_result: Call
     )
 
 
-@pytest.mark.parametrize("key", ["names__network", "data__name", "membership__share", "network__hidden"])
+@pytest.mark.parametrize("key", ["data__name", "membership__share", "network__hidden"])
 def test_network_data_and_membership_must_agree(make_result: Callable[..., Result], key: str) -> None:
     result = make_result()
     with pytest.raises(ValueError, match=key.replace("__", r"\.")):
         list(Comparison([result, changed(result, **{key: "another"})]).series)
+
+
+def test_networks_are_named_by_their_option_and_each_has_its_pattern(make_result: Callable[..., Result]) -> None:
+    """Not by the settings that only one of them has."""
+    result = make_result()
+    other = replace(changed(result, names__network="cnn", network__channels=[16], seed=1), folder="runs/digits/cnn-a")
+    with pytest.raises(ValueError, match=r"^network=mlp and cnn differ between .* with runs='runs/digits/mlp-\*'$"):
+        check_comparable([result, other])
+    with pytest.raises(ValueError, match=r"^network=cnn and mlp, trainer\.epochs=40 and 80 differ .*digits/cnn-\*'$"):
+        check_comparable([other, changed(result, trainer__epochs=80)])
 
 
 def test_a_key_that_only_one_run_has_differs(make_result: Callable[..., Result]) -> None:

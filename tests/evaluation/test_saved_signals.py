@@ -25,6 +25,7 @@ from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import answers, stamp
 from palisade.evaluation.studies.never_used import accusations, outside_records
+from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets import job, signal_saver
 from palisade.targets.digests import digest, is_removed, remove_weights
 from palisade.targets.forget import forget
@@ -142,6 +143,24 @@ def test_results_are_those_of_whole_answers(both: Run, bare: Run) -> None:
     for key, value in measured.items():
         assert value == pytest.approx(expected[key], abs=1e-3, nan_ok=True), key
     assert {**alone.audit} == {**whole.audit}
+
+
+def test_attacks_on_labels_say_what_to_keep_too(bare: Run) -> None:
+    names = ("votes", "boundary", "cascading", "lira")
+    result = measure(bare, protocol("correctness", *names, threat={"outputs": "label"}), bounds=False)
+    assert result.skipped["votes"] == result.skipped["boundary"] == BY_MORE["votes"]
+    assert result.skipped["lira"] == "needs logits or probabilities or top-k; only labels are released"
+    assert {*result.skipped} == {*names} and {*result.needs} == {"correctness"}
+
+
+def test_levels_that_take_whole_answers_are_left_out_of_a_study(bare: Run, both: Run, capsys: Any) -> None:
+    cut, whole = {"outputs": "probabilities", "decimals": 2}, {"outputs": "logits"}
+    study = {"name": "output_levels", "levels": [{"outputs": "label"}, cut, whole]}
+    measured = [{row.setting for row in run_study(study, [run], protocol("loss"))} for run in (bare, both)]
+    assert measured == [{"label", "logits"}, {"label", "probabilities, 2 decimals", "logits"}]
+    assert "fleet.keep=both" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"^study\.levels=.*: expected others: .* train with fleet\.keep=both$"):
+        run_study({**study, "levels": [cut]}, [bare], protocol("loss"))
 
 
 def test_attacks_that_look_at_more_say_what_to_keep(bare: Run) -> None:

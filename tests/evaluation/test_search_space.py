@@ -36,9 +36,9 @@ def test_proposals_stay_in_their_ranges() -> None:
 
 def test_one_point_of_each_defense_shows_whether_its_settings_exist() -> None:
     assert list(Space(SEARCH_SPACE).corners()) == [
-        ["defense=l2", "defense.weight_decay=1e-05"],
-        ["defense=early_stopping", "defense.epochs=2"],
-        ["defense=dp_sgd", "defense.trainer.optimizer.lr=0.1"],
+        ("l2", ["defense=l2", "defense.weight_decay=1e-05"]),
+        ("early_stopping", ["defense=early_stopping", "defense.epochs=2"]),
+        ("dp_sgd", ["defense=dp_sgd", "defense.trainer.optimizer.lr=0.1"]),
     ]
 
 
@@ -46,8 +46,8 @@ def test_the_space_that_comes_with_the_search_exists() -> None:
     search = OmegaConf.load(Path(__file__).parents[2] / "conf" / "search" / "frontier.yaml")
     corners = list(Space(OmegaConf.to_container(search)["space"]).corners())
     assert len(corners) == 4
-    for corner in corners:
-        assert composed(*corner)["names"]["defense"] == corner[0].partition("=")[2]
+    for defense, corner in corners:
+        assert composed(*corner)["names"]["defense"] == defense
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,6 @@ def test_a_plan_says_what_attacks_train(trained):
 
 def test_a_plan_of_something_else_is_refused_before_it_trains():
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
-        settings = OmegaConf.to_container(compose_command("evaluate", ["data=digits", "search=frontier", "plan=true"]))
+        settings = OmegaConf.to_container(compose_command("evaluate", ["data=digits", "study=queries", "plan=true"]))
     with pytest.raises(ValueError, match="plan=true"):
         EvaluationSettings.parsed(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from commands import call
 from test_engines_agree import (
     ON_RAY,
     SMALL_FLEET,
@@ -103,6 +105,18 @@ def test_a_command_may_leave_a_cluster_and_join_it_again(cluster: Any) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once(tmp_path: Path) -> None:
+    """Ray itself tries for 100 s."""
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    with socket.socket() as port:  # nobody listens
+        port.bind(("127.0.0.1", 0))
+        place = "engine.address=127.0.0.1:" + str(port.getsockname()[1])
+        words = ("data=digits", "fleet.models=2", "engine=ray", place)
+        done = call("train.py", *words, f"runs={tmp_path}", folder=tmp_path, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{place}: expected a Ray cluster" in done.stderr and "; start one with" in done.stderr
 
 
 @pytest.mark.slow
