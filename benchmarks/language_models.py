@@ -332,7 +332,7 @@ def base_part(console: Console, place: Place, seeds: int) -> None:
 
 
 def capitals_part(console: Console, place: Place, seeds: int) -> None:
-    """A filter of n-grams before models that know 30 news by heart, asked with beginnings as they are and in capitals."""
+    """A filter of n-grams before models that know 30 news by heart, asked as it is and in capitals."""
     values: dict[str, Values] = {"repeated": defaultdict(list), "longest_substring": defaultdict(list)}
     prompt, documents = prompt_length(CASED_LENGTH), cased_documents(place)
     for seed in range(seeds):
