@@ -83,11 +83,17 @@ def _parsed(word: str) -> Any:
 
 
 def nearest_keys(message: str) -> str:
-    """The three keys nearest to the one that Hydra's message says is none; empty for another message."""
+    """The three keys nearest to the one that Hydra's message says is none; empty for another message.
+
+    None where the key is one of another command, or of an option that is not chosen.
+    """
     match = UNKNOWN_KEY.search(message)
     if match is None:
         return ""
-    near = get_close_matches(match[1], sorted({*_known_keys()}), n=3, cutoff=0.5)
+    known = {*_known_keys()}
+    if match[1] in known:
+        return f"{match[1]} is no setting here"
+    near = get_close_matches(match[1], sorted(known), n=3, cutoff=0.5)
     return f"{match[1]} is no setting; nearest are {', '.join(near)}" if near else f"{match[1]} is no setting"
 
 

@@ -16,7 +16,8 @@ from palisade.command_words import nearest_keys, plain_words
 
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 NO_SETTING = (
-    "A setting of an option needs that option: canary=label_noise for canary.count, attack=lira for attack.lira"
+    "A setting of an option needs that option: canary=label_noise for canary.count, attack=lira for attack.lira;"
+    " palisade <command> --help shows those of a command"
 )
 NO_MERGE = "Error merging override"
 """Start of Hydra's message where a value stands for a whole group and is none of its options."""

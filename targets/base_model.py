@@ -44,6 +44,19 @@ def base_weights(folder: str) -> Path:
     )
 
 
+def check_path(network: Mapping[str, Any]) -> None:
+    """Raises ValueError if what a network is read from lies nowhere on this machine, such as a name on a hub.
+
+    Args:
+        network: its settings.
+    """
+    if (folder := network.get(PATH_KEY)) is not None and not place(f"network.{PATH_KEY}", folder).exists():
+        raise ValueError(
+            f"network.{PATH_KEY}={folder}: expected a file or folder of this machine, since nothing is downloaded;"
+            " save the model there first"
+        )
+
+
 def check_tokens(network: Mapping[str, Any], preprocessing: Any) -> None:
     """Raises ValueError if what a network begins with is known to cut texts into other tokens than the data.
 
@@ -103,12 +116,8 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
     if (base := network.get(BASE_KEY)) is not None:
         settings[BASE_KEY] = content_digest(base_weights(base))
     if (folder := network.get(PATH_KEY)) is not None:
+        check_path(network)
         path = place(f"network.{PATH_KEY}", folder)
-        if not path.exists():  # said here, as asking a library for it takes seconds
-            raise ValueError(
-                f"network.{PATH_KEY}={folder}: expected a file or folder of this machine, since nothing is downloaded;"
-                " save the model there first"
-            )
         files = [path] if path.is_file() else sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
         settings[PATH_KEY] = [content_digest(file) for file in files]
     return settings

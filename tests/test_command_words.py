@@ -134,6 +134,11 @@ def test_a_wrong_key_names_the_nearest(key: str, nearest: str) -> None:
     assert text.startswith(f"{key} is no setting; nearest are ") and nearest in text.split(" are ")[1].split(", ")
 
 
+@pytest.mark.parametrize("key", ["fleet.workers", "canary.count"])
+def test_a_key_of_another_command_or_option_has_no_nearest(key: str) -> None:
+    assert nearest_keys(f"Could not override '{key}'.\nKey '{key}' is not in struct") == f"{key} is no setting here"
+
+
 def test_columns_with_such_names_are_trained_on(tmp_path: Path) -> None:
     for place, name in enumerate(("2", "income (USD)", "null")):
         rows = {"age": [20 + k % 50 for k in range(400)], "2x": [k % 7 for k in range(400)]}

@@ -53,11 +53,12 @@ def test_secrets_of_subwords_are_exposed_by_the_code() -> None:
     own = secrets[0]
     texts = [f"{own.prefix}{code:03d}" for code in range(1000)]
     assert len({len(tokens.encode(text)) for text in texts}) > 1, "some digits are joined"
-    log_p = []
-    for text in texts:  # one by one, each as long as it is
-        labels = np.array([tokens.encode(text)])
-        log_p.append(fleet.answers(tokens.inputs_of(labels), labels)[0]["log_probability"].sum(dtype=np.float64))
-    rank = 1 + (np.array(log_p) > log_p[int(own.code)] + 1e-4).sum()
+    log_p, encoded = np.empty(1000), [tokens.encode(text) for text in texts]
+    for length in {*map(len, encoded)}:  # without padding, each as long as it is
+        (same,) = np.nonzero([len(each) == length for each in encoded])
+        labels = np.array([encoded[code] for code in same])
+        log_p[same] = fleet.answers(tokens.inputs_of(labels), labels)[0]["log_probability"].sum(-1, dtype=np.float64)
+    rank = 1 + (log_p > log_p[int(own.code)] + 1e-4).sum()
     assert abs(exposure[0, 0] - (np.log2(1000) - np.log2(rank))) < 0.05
 
 

@@ -39,6 +39,7 @@ def run(monkeypatch, script):
     return called
 
 
+@pytest.mark.slow
 def test_every_section_runs_and_is_written_to_a_page(run, capsys, tmp_path):
     run("--device", "cpu", "--tiny", "--out", str(tmp_path / "gpu.md"))
     printed = capsys.readouterr().out

@@ -36,7 +36,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     assert done.returncode == 0, done.stderr
     base = f"network.base={done.stdout.split()[-1]}"
     own = ("data=documents", written(folder / "own.jsonl", 200, capitals=False), "data.name=own", *SMALL_NETWORK, base)
-    sizes = ("split.pool=80", "split.validation=0", "split.population=50", "split.test=40", "trainer.epochs=15")
+    sizes = (
+        "split.pool=80",
+        "split.validation=0",
+        "split.population=50",
+        "split.test=40",
+        "trainer.epochs=10",
+        "trainer.optimizer.lr=2e-3",
+    )
     done = call("train.py", "-m", "experiment=lm_quickstart", *own, *sizes, "secret=quick", SMALL_GRIDS, folder=folder)
     assert done.returncode == 0 and done.stdout.split()[:4] == ["4", "done,", "0", "failed,"], done.stderr
     done = call("evaluate.py", "data=documents", own[1], "data.name=own", "quiet=true", folder=folder)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from scipy.special import ndtri
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
@@ -75,4 +74,6 @@ def _values(fitter: Fitter) -> np.ndarray:
         return np.arange(preprocessing.buckets)
     if ((x == 0) | (x == 1)).all():
         return np.array([0, 1], dtype=x.dtype)
+    from scipy.special import ndtri  # slow to import
+
     return ndtri((np.arange(NORMAL_VALUES) + 0.5) / NORMAL_VALUES).astype(x.dtype)

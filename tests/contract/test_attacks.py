@@ -234,7 +234,7 @@ def test_memory_mapped_answers_give_the_same(
 
 
 @pytest.mark.parametrize("name", ATTACK_NAMES)
-@settings(deadline=None, max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 2 * FLEET_MODELS * FLEET_RECORDS // 3))
 def test_scores_in_blocks_of_any_size_are_those_at_once(
     name: str, leaky: View, scored: Callable[[str], np.ndarray], numbers: int

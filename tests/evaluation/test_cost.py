@@ -115,7 +115,7 @@ def test_disk_is_what_an_evaluation_adds(fresh: Run, guard: str) -> None:
     assert before.disk == pytest.approx(added / 1e6, rel=0.02)
 
 
-@pytest.mark.parametrize("guard", ["none", *GUARD_NAMES])
+@pytest.mark.parametrize("guard", ["none", *(pytest.param(name, marks=pytest.mark.slow) for name in GUARD_NAMES)])
 def test_every_attack_that_runs_is_rehearsed_and_no_other(fresh: Run, guard: str, every_attack: AttackProtocol) -> None:
     behind = next(Run(fresh.folder, name) for name in guards_of(fresh.folder) if name.startswith(guard))
     rehearsal = rehearse(behind, every_attack)

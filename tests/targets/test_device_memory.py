@@ -25,6 +25,7 @@ HOLDING_DEFENSES = {
     "distillation": (["defense=distillation"], 3),
     "mixup": (["defense=mixup"], 3),
 }
+QUICK_FITS = ("none", "dp_sgd", "adversarial_regularization", "distillation")
 
 
 def there() -> list[SimulatedTensor]:
@@ -34,7 +35,10 @@ def there() -> list[SimulatedTensor]:
     return [each for each in gc.get_objects() if type(each) is SimulatedTensor and id(each) not in records]
 
 
-@pytest.mark.parametrize("name", HOLDING_DEFENSES)
+@pytest.mark.parametrize(
+    "name",
+    [*QUICK_FITS, *(pytest.param(name, marks=pytest.mark.slow) for name in HOLDING_DEFENSES if name not in QUICK_FITS)],
+)
 def test_a_fleet_holds_no_memory_of_the_device(compose, name):
     words, models = HOLDING_DEFENSES[name]
     roles = ["split.pool=0.1", "split.validation=0.05", "split.reference=0.1"]

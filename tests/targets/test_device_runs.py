@@ -66,7 +66,7 @@ def weights(runs: Path) -> list[Path]:
     return list(runs.rglob("models/*.safetensors"))
 
 
-@pytest.mark.parametrize("defense", [(), QUICK_DP_SGD])
+@pytest.mark.parametrize("defense", [(), pytest.param(QUICK_DP_SGD, marks=pytest.mark.slow)])
 def test_killed_in_the_middle_and_resumed(compose, tmp_path, on, defense):
     overrides = (*SMALL_RUN, *defense, *(["defense.trainer.epochs=2"] if defense else []))
     killed = compose(*overrides, runs=tmp_path / "killed")

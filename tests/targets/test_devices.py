@@ -124,8 +124,10 @@ def check_network(compose, sentences: Path, network: str, name: str, models: int
 @pytest.mark.parametrize(
     ("network", "name", "models"),
     [
-        *(("cnn", "none", 3), ("resnet9", "none", 1), ("resnet9", "dp_sgd", 3), ("transformer", "none", 3)),
-        *(("transformer", "dp_sgd", 1), ("cnn", "augmentation", 3), ("transformer", "dropout", 3)),
+        pytest.param("resnet9", "dp_sgd", 3, marks=pytest.mark.slow),
+        *(("cnn", "none", 3), ("resnet9", "none", 1), ("transformer", "none", 3)),
+        pytest.param("transformer", "dp_sgd", 1, marks=pytest.mark.slow),
+        *(("cnn", "augmentation", 3), ("transformer", "dropout", 3)),
     ],
 )
 def test_some_defenses_of_some_networks(compose, sentences, network, name, models):

@@ -50,7 +50,7 @@ DEFENSE_WORDS = {
 }
 QUICK_FITS = [
     *(("gpt", "none", 3), ("gpt", "dp_sgd", 3), ("gpt lora", "dp_sgd", 1), ("gpt", "rare_removal", 1)),
-    *(("gpt2", "dp_sgd", 1), ("llama lora", "none", 1)),
+    ("llama lora", "none", 1),
 ]
 ALL_FITS = [
     (network, name, models)
@@ -115,7 +115,7 @@ def test_no_private_step_of_a_language_model_waits_for_the_device(compose, docum
         assert waits == 0, costs.by_line("synchronization") + costs.by_line("device_to_host")
 
 
-@pytest.mark.parametrize("name", ["mixup", "dp_sgd"])
+@pytest.mark.parametrize("name", ["mixup", pytest.param("dp_sgd", marks=pytest.mark.slow)])
 def test_a_device_without_double_precision_trains_classifiers(compose, name):
     roles = ["split.pool=0.1", "split.validation=0.05", "split.reference=0.1"]
     settings = compose("data=digits", "network=mlp", "network.hidden=[16]", *roles, f"defense={name}")

@@ -78,7 +78,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 def test_ray_agrees_to_the_byte_and_never_sees_the_secret(expected: Run, cluster: Any, tmp_path: Path) -> None:
     with Progress(tmp_path, total=32) as line:
-        run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster))
+        run = trained(tmp_path / "runs", *SMALL_FLEET, *on_ray(cluster), "fleet.workers=2")
     assert weights(run) == weights(expected) and logged(run) == logged(expected) and line.done == 32
     import ray
 

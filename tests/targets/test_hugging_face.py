@@ -264,14 +264,15 @@ def test_no_network_is_asked(folder, monkeypatch):
         HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path="gpt2")
 
 
-def test_names_of_a_hub_are_refused_before_torch_is_imported():
+def test_names_of_a_hub_are_refused_before_data_are_read_or_torch_is_imported():
     code = (
         "import sys\n"
-        "from palisade.targets.base_model import content_of\n"
+        "from palisade.train import composed, train_run\n"
         "try:\n"
-        "    content_of({'path': 'meta-llama/Llama-3.2-1B'})\n"
+        "    data = ('data=documents', 'data.path=none.txt')\n"
+        "    train_run(composed(*data, 'network=hf', 'network.path=meta-llama/Llama-3.2-1B'))\n"
         "except ValueError as error:\n"
-        "    print('torch' in sys.modules, error)\n"
+        "    print({'torch', 'scipy', 'pandas'} & {*sys.modules}, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("False network.path=meta-llama/Llama-3.2-1B: expected a file or folder of this mach")
+    assert done.stdout.startswith("set() network.path=meta-llama/Llama-3.2-1B: expected a file or folder of this mach")

@@ -109,7 +109,7 @@ def trained(folder: Path, *overrides: str) -> Path:
     return Path(train_run(composed(*small, "trainer.epochs=1", *overrides))["folder"])
 
 
-@pytest.mark.parametrize("network", SMALL_WIDTHS)
+@pytest.mark.parametrize("network", ["resnet9", pytest.param("resnet18", marks=pytest.mark.slow), "wrn16_4"])
 def test_fleets_are_trained_with_and_without_noise(network: str, tmp_path: Path) -> None:
     named = (f"network={network}", f"network.width={SMALL_WIDTHS[network]}")
     trained(tmp_path, *named, *([] if network == "wrn16_4" else ["network.norm=batch"]))
@@ -119,6 +119,7 @@ def test_fleets_are_trained_with_and_without_noise(network: str, tmp_path: Path)
     assert json.loads((folder / "private" / "settled.json").read_text())["per_record"] == "fast"
 
 
+@pytest.mark.slow
 def test_a_stack_of_standardized_networks_is_its_models_trained_alone(tmp_path: Path) -> None:
     private = ("defense=dp_sgd", "defense.trainer.epochs=1", "defense.trainer.batch_size=50", "defense.epsilon=8")
     named = ("network=wrn16_4", "network.width=1", "split.pool=120", *private)
