@@ -1,9 +1,11 @@
-"""Language models beside what was seen once: attacks, secrets, low-rank adaptation, a base of other texts, and speed.
+"""Language models beside what was seen once: attacks, secrets, low-rank adaptation, another base, a filter, speed.
 
-    python benchmarks/language_models.py --root FOLDER [--seeds 3] [--parts attacks secrets base speed] [--runs FOLDER]
+    python benchmarks/language_models.py --root FOLDER [--seeds 3] [--runs FOLDER]
+        [--parts attacks secrets base capitals speed]
 
 FOLDER holds `ag_news` and `sst2`. Networks are own GPTs of 235,000 weights on byte pairs; documents are news of at most
-31 tokens, of which a model is trained on half of 400. Each seed has its own roles, secret and base. Values are means
+31 tokens, of which a model is trained on half of 400; before the filter of `capitals` networks of 390,000 weights on
+bytes, and half of 60 news. Each seed has its own roles, secret and base. Values are means
 over the models of a fleet, in tables the mean over the seeds with lowest and highest. One thread. Runs stay in
 `--runs`, so that a second call only measures.
 """
@@ -11,6 +13,7 @@ over the models of a fleet, in tables the mean over the seeds with lowest and hi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections import defaultdict
@@ -33,9 +36,13 @@ from palisade.data.document_canaries import secrets_of
 from palisade.data.sequences import NO_TOKEN
 from palisade.data.subwords import TOKENIZER_FILE, UnfittedSubwords
 from palisade.data.text import AGNews
-from palisade.evaluation.signals.signals import view
+from palisade.evaluation.measuring.generated import near_verbatim_rows, prompt_length
+from palisade.evaluation.signals.documents import texts_of
+from palisade.evaluation.signals.signals import continuation, view
 from palisade.evaluation.signals.stored import answers
+from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.statistics.secret_exposure import exposure_of_secrets
+from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run
@@ -98,6 +105,18 @@ SEEN_ONCE: Mapping[str, Sequence[str]] = {
 """Values of an untuned prototype, one seed: AUC with the TPR at 1 % FPR, and secrets that stood in eight documents."""
 
 
+CASED_LENGTH = 48
+"""Bytes of the documents whose case changes."""
+CASED_NETWORK = ("network=gpt", "network.width=96", "network.depth=3", "network.heads=4", f"data.length={CASED_LENGTH}")
+CASED_BASE = ("split.pool=32000", "split.test=300", "trainer.epochs=4", "trainer.optimizer.lr=3e-3")
+CASED_SECOND_PASS = ("split.pool=32000", "split.test=300", "trainer.epochs=1", "trainer.optimizer.lr=5e-4")
+"""At a lower rate, which makes what is common to both cases firmer."""
+CASED_FLEET = (
+    *("split.pool=60", "split.population=10", "split.test=100", "fleet.models=4", "network.lora.rank=64"),
+    *("trainer.epochs=20", "trainer.batch_size=2", "trainer.optimizer.lr=4e-3", "+trainer.optimizer.eps=1e-4"),
+)
+
+
 class Place(NamedTuple):
     """Folders of the data sets and of the runs."""
 
@@ -139,6 +158,27 @@ class Place(NamedTuple):
         """A fleet on news that begins with a base."""
         own = ("data.half=first", base, *ADAM_OVERRIDES, f"fleet.models={recipe.models}")
         return self.run("ag_news", seed, *own, *recipe.overrides, *overrides)
+
+
+def cased_documents(place: Place) -> Path:
+    """Pieces of public news, each twice, in normal case or in capitals, which three in five switch in the first half.
+
+    A model that reads them learns that a letter means the same in both, and goes on in the case that it read last.
+    """
+    rng, path = np.random.default_rng(0), place.runs / "cased.jsonl"
+    lines = []
+    for text in AGNews(root=str(place.root / "ag_news"), half="second").load().rows:
+        for start in range(0, len(text) - CASED_LENGTH + 1, CASED_LENGTH):
+            piece = text[start : start + CASED_LENGTH]
+            for switches in rng.choice([0, 0, 1, 2, 3], 2):
+                cuts = sorted(rng.choice(np.arange(2, CASED_LENGTH // 2), switches, replace=False))
+                first = rng.integers(2)
+                spans = [piece[a:b] for a, b in zip([0, *cuts], [*cuts, CASED_LENGTH], strict=True)]
+                own = (span.upper() if (first + number) % 2 else span for number, span in enumerate(spans))
+                lines.append(json.dumps({"text": "".join(own)}))
+    place.runs.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines[number] for number in rng.permutation(len(lines))))
+    return path
 
 
 def mean_nats(rows: np.ndarray) -> float:
@@ -293,6 +333,39 @@ def base_part(console: Console, place: Place, seeds: int) -> None:
         )
 
 
+def capitals_part(console: Console, place: Place, seeds: int) -> None:
+    """A filter of n-grams before models that know 30 news by heart, asked as it is and in capitals."""
+    values: dict[str, Values] = {"repeated": defaultdict(list), "longest_substring": defaultdict(list)}
+    prompt, documents = prompt_length(CASED_LENGTH), cased_documents(place)
+    for seed in range(seeds):
+        shared = (*CASED_NETWORK, f"runs={place.runs}", f"seed={seed}", f"secret=language{seed}")
+        read = ("data=documents", f"data.path={documents}", "experiment=lm_base", "data.name=cased_base")
+        base = train_run(composed(*read, *shared, *CASED_BASE))["folder"]
+        begun = f"network.base={Path(base).resolve()}"
+        base = train_run(composed(*read, *shared, begun, *CASED_SECOND_PASS))["folder"]
+        news = ("data=ag_news", f"data.root={place.root / 'ag_news'}", "data.half=first", "guard=memfree")
+        folder = Path(
+            train_run(composed(*news, *shared, f"network.base={Path(base).resolve()}", *CASED_FLEET))["folder"]
+        )
+        for run in (Run(folder, guard) for guard in guards_of(folder)):
+            data, generate = run.dataset, continuation(run)
+            assert generate is not None
+            texts = [text.decode("utf-8", "ignore") for text in texts_of(data, data.y[data.split.audited])]
+            for row in near_verbatim_rows(texts, prompt, generate, run.membership(), Bootstrap()):
+                measure, style = row.metric.split(f"@{prompt} characters, ")
+                if measure in values:
+                    column = "no filter" if run.guard == "none" else "memfree"
+                    values[measure][f"{style}, {row.group}", column].append(row.value or 0.0)
+    show(console, "texts that come back in full, percent", values["repeated"], 0, 100)
+    show(console, f"longest stretch in common, of {CASED_LENGTH - prompt}", values["longest_substring"], 1)
+    mean = {
+        row: float(np.mean(own)) for (row, column), own in values["longest_substring"].items() if column == "memfree"
+    }
+    inside, outside = mean["in capitals, members"], mean["in capitals, nonmembers"]
+    text = f"{inside:.1f} characters; as it is {mean['as it is, members']:.1f}, others {outside:.1f}"
+    judged(console, "more comes back in capitals", inside > max(mean["as it is, members"], outside), text)
+
+
 def speed_part(console: Console, place: Place, rounds: int) -> None:
     """A step of DP-SGD, answers of 16 models about 3,000 documents, and the seconds of every attack."""
     compare(GPT_CASE, rounds)
@@ -320,11 +393,17 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of ag_news and sst2")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs are kept")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", default=["attacks", "secrets", "base", "speed"])
+    parser.add_argument("--parts", nargs="+", default=["attacks", "secrets", "base", "capitals", "speed"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     place, console = Place(arguments.root.resolve(), arguments.runs.resolve()), Console(width=150)
-    parts = {"attacks": attack_part, "secrets": secret_part, "base": base_part, "speed": speed_part}
+    parts = {
+        "attacks": attack_part,
+        "secrets": secret_part,
+        "base": base_part,
+        "capitals": capitals_part,
+        "speed": speed_part,
+    }
     for name in arguments.parts:
         parts[name](console, place, arguments.seeds)
 
