@@ -55,7 +55,7 @@ class Point:
     Args:
         label: its name among the points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
         utility: the measure that results are read by, with its interval.
-        leakage: TPR at 1 % FPR of the run's strongest attack with its interval.
+        leakage: `Comparison.leakage_metric` of the run's strongest attack with its interval.
     """
 
     label: str
@@ -72,11 +72,13 @@ class Series:
         name: of the line.
         defense: the same for the fleet that is attacked on all records and those attacked on canaries alone.
         runs: at least one.
+        metric: of the strongest attack, what its points say of leakage.
     """
 
     name: str
     defense: str
     runs: Sequence[Result]
+    metric: str = tpr_at(FPR)
 
     @property
     def undefended(self) -> bool:
@@ -90,10 +92,10 @@ class Series:
 
     @cached_property
     def points(self) -> list[Point]:
-        """Points that can be drawn: not a run whose attacks were all skipped or cannot be resolved at 1 % FPR, nor one
-        whose answers do not allow the utility that was chosen."""
+        """Points that can be drawn: not a run whose attacks were all skipped or whose strongest does not resolve the
+        metric, nor one whose answers do not allow the utility that was chosen."""
         labeled = zip(self.runs, varying(self.runs), strict=True)
-        return [point for result, label in labeled if (point := _point(result, label)) is not None]
+        return [point for result, label in labeled if (point := _point(result, label, self.metric)) is not None]
 
 
 class Masking(NamedTuple):
@@ -163,10 +165,16 @@ class Comparison:
                 canary_text(result), []
             ).append(result)
         return [
-            Series(name=defense + canaries, defense=defense, runs=runs)
+            Series(name=defense + canaries, defense=defense, runs=runs, metric=self.leakage_metric)
             for defense, fleets in lines.items()
             for canaries, runs in sorted(fleets.items())
         ]
+
+    @cached_property
+    def leakage_metric(self) -> str:
+        """Metric of the strongest attacks that says what leaks: TPR at 1 % FPR, or AUC where no run resolves that."""
+        rows = [result.strongest_row(tpr_at(FPR)) for result in self.results]
+        return tpr_at(FPR) if any(row is not None and row.value is not None for row in rows) else AUC
 
     @cached_property
     def frontier(self) -> list[Point]:
@@ -291,7 +299,8 @@ class Comparison:
         return [result for result in attacked if not result.has_canaries] or attacked
 
     def _may_lead(self, result: Result) -> bool:
-        sound = result.is_resolved and not result.has_canaries and result.run not in self.refuted
+        resolved = result.is_resolved or self.leakage_metric == AUC
+        sound = resolved and not result.has_canaries and result.run not in self.refuted
         return sound and not self.masking(result)
 
     def _caveat(self, best: Result) -> Literal["", "masked", "no_less"]:
@@ -413,8 +422,8 @@ def _value(row: Row) -> float:
     return row.value or 0.0
 
 
-def _point(result: Result, label: str) -> Point | None:
-    leakage, utility = result.strongest_row(tpr_at(FPR)), result.get(result.utility.metric)
+def _point(result: Result, label: str, metric: str) -> Point | None:
+    leakage, utility = result.strongest_row(metric), result.get(result.utility.metric)
     if leakage is None or leakage.value is None or utility.value is None:
         return None
     return Point(label=label, utility=utility, leakage=leakage, result=result)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from palisade.evaluation.format import NO_NUMBER, epsilon_text, number, share_text
-from palisade.evaluation.result import AUC, FPR, Result, Row, fpr_of, null_at, tpr_at
+from palisade.evaluation.result import AUC, FPR, GUESSING_AUC, Result, Row, fpr_of, null_at, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.frequencies import PEOPLE_WORD, TEXTS_WORD, count, crowd, frequencies
 
@@ -160,8 +160,10 @@ def guessing_range(results: Iterable[Result]) -> str:
     )
 
 
-def drawn_level(results: Iterable[Result]) -> float:
-    """The height at which a figure of TPRs at 1 % FPR draws guessing: the highest of the runs' strongest attacks."""
+def drawn_level(results: Iterable[Result], metric: str = tpr_at(FPR)) -> float:
+    """The height at which a figure of leakage draws guessing: of TPRs the highest of the runs' strongest attacks."""
+    if metric == AUC:
+        return GUESSING_AUC
     rows = [(result, row) for result in results if (row := result.strongest_row(tpr_at(FPR))) is not None]
     return max([FPR, *(result.guessing_level(row) for result, row in rows)])
 

@@ -32,7 +32,7 @@ from palisade.evaluation.figures.style import (
 )
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.labels import drawn_level
-from palisade.evaluation.result import FPR, Result
+from palisade.evaluation.result import AUC, FPR, Result
 
 TICK_FACTOR = 1.8  # ε closer than this factor share a tick
 LINE_GAP_POINTS, MAX_OFFSET_POINTS = 8.0, 24.0  # between lines of the same ε, and of all of them together
@@ -88,8 +88,8 @@ class OverEpsilon:
         axes.set(ylabel=shown.axis.replace(" (", "\n("), title="What ε buys")
 
     def leakage(self, axes: Axes) -> list[Artist]:
-        """TPR at 1 % FPR under the ceiling that ε proves; returns the keys of a legend, for where there is room."""
-        lowest = scale(axes, self.lines)
+        """Leakage, TPR under the ceiling that ε proves; returns the keys of a legend, for where there is room."""
+        lowest = scale(axes, self.lines, room=math.inf)  # the ceiling is often at 100 %
         for line in self.private:
             points = self._points(line)
             x = [self._x(point.result) for point in points]
@@ -109,10 +109,9 @@ class OverEpsilon:
             axes.plot([], [], color=MUTED_COLOR, label="ceiling that ε proves (color of the defense)", **CEILING_LINE)
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK_COLOR, lw=1, zorder=1.5, label="undefended")
-        axes.axhline(drawn_level(self.results), label="guessing", **GUESSING_LINE)
+        axes.axhline(drawn_level(self.results, self.comparison.leakage_metric), label="guessing", **GUESSING_LINE)
         self._axis(axes)
-        axes.set(ylabel="TPR at 1 % FPR")
-        axes.set_ylim(top=1.3)  # the ceiling is often at 100 %
+        axes.set(ylabel="AUC" if self.comparison.leakage_metric == AUC else "TPR at 1 % FPR")
         return _keys(axes)
 
     def bounds(self, axes: Axes) -> None:
@@ -153,6 +152,8 @@ class OverEpsilon:
     def _proven(self) -> dict[str, dict[float, float]]:
         """Largest TPR that the ε of each defense allow, by its color: others may state the same ε at another δ."""
         limits: dict[str, dict[float, float]] = {}
+        if self.comparison.leakage_metric == AUC:
+            return limits
         for line in self.private:
             for point in line.points:
                 if (limit := ceiling(point.result, np.array([FPR]))) is not None:

@@ -18,12 +18,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from palisade.evaluation.comparison import Point, Series
-from palisade.evaluation.result import FPR, Result, Row
+from palisade.evaluation.result import AUC, FPR, GUESSING_AUC, Result, Row, tpr_at
 from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.files import replacing
 
 INK_COLOR, MUTED_COLOR, PAPER_COLOR = "#1a1d21", "#6b7178", "#ffffff"
 VIOLATED_COLOR = "#c0182b"
+LEAKAGE_LABELS = {tpr_at(FPR): "members found (TPR) at 1 % FPR", AUC: "AUC of the strongest attack"}
+AUC_MARGIN = 0.02
+"""Room above and below the values on an axis of AUC."""
 LINE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#8a8a1f", "#44318d")
 """Okabe & Ito (2008): distinct for the color-blind, and by lightness in print; then three of Tol's (2021), darker."""
 LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -147,12 +150,22 @@ def _render(drawn: Figure, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def scale(axes: Axes, lines: Sequence[Series]) -> float:
-    """A logarithmic axis of TPR; returns its lower end, where a TPR of 0 is drawn."""
+def scale(axes: Axes, lines: Sequence[Series], *, room: float) -> float:
+    """An axis of leakage, logarithmic of TPR, linear of AUC; returns its lower end, where a TPR of 0 is drawn.
+
+    Args:
+        axes: of the panel.
+        lines: what is drawn.
+        room: factor by which an axis of TPR goes beyond the highest interval, such as for a legend.
+    """
     rows = [point.leakage for line in lines for point in line.points]
+    if lines[0].metric == AUC:
+        lowest = min([GUESSING_AUC, *(span(row)[0] for row in rows)]) - AUC_MARGIN
+        axes.set_ylim(lowest, 1 + AUC_MARGIN)
+        return lowest
     lowest = min([FPR, *(value for row in rows for value in (row.value, row.low) if value)]) / 1.6
     axes.set_yscale("log")
-    axes.set_ylim(lowest, 1.0)
+    axes.set_ylim(lowest, min(1.3, room * max([FPR, *(span(row)[1] for row in rows)])))
     rates(axes.yaxis, (1.0, 2.0, 5.0))
     return lowest
 

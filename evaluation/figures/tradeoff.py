@@ -24,6 +24,7 @@ from palisade.evaluation.figures.style import (
     FIGURE_STYLE,
     GUESSING_LINE,
     INK_COLOR,
+    LEAKAGE_LABELS,
     LINE_COLORS,
     MUTED_COLOR,
     constant_utility,
@@ -38,7 +39,7 @@ from palisade.evaluation.figures.style import (
     utility,
 )
 from palisade.evaluation.labels import drawn_level, label
-from palisade.evaluation.result import FPR
+from palisade.evaluation.result import AUC
 
 LABEL_DISTANCES_POINTS = (5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 57.0, 70.0)
 """Distances from mark to label that are tried, in points."""
@@ -152,10 +153,8 @@ def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Labe
     lines = comparison.series
     look = looks(lines)
     points = [point for line in lines for point in line.points]
-    lowest = scale(axes, lines)
+    lowest = scale(axes, lines, room=1.15 if pale else 4)
     bars: dict[str, Any] = {"alpha": 0.4, "capsize": 0} if pale else {}
-    room = 1.15 if pale else 4  # for a legend
-    axes.set_ylim(top=min(1.3, room * max([FPR, *(span(point.leakage)[1] for point in points)])))
     labels = []
     for line in lines:
         if not line.points:
@@ -173,20 +172,21 @@ def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Labe
     if comparison.has_frontier:
         best = comparison.frontier
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
-    axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
+    metric = comparison.leakage_metric
+    axes.axhline(drawn_level(comparison.results, metric), label="guessing", **GUESSING_LINE)
     if (constant := constant_utility(points)) is not None:
         axes.axvline(constant, zorder=1.5, **CONSTANT_LINE)
     shown = lines[0].runs[0].utility
     if shown.is_rate:
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
     axes.xaxis.set_inverted(not shown.higher_is_better)  # to the right is more useful, whatever the measure
-    axes.set(xlabel=shown.axis, ylabel="members found (TPR) at 1 % FPR", title="What protection costs")
+    axes.set(xlabel=shown.axis, ylabel=LEAKAGE_LABELS[metric], title="What protection costs")
     axes.margins(x=0.08)
     axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED_COLOR, fontsize=9)
     runs = len(comparison.results)
     if not points:
-        axes.set(xlim=(0, 1), ylim=(lowest, 1))
-        axes.text(0.5, 0.5, "no run can be resolved at 1 % FPR", transform=axes.transAxes, ha="center", va="center")
+        axes.set_xlim(0, 1)
+        axes.text(0.5, 0.5, "no run can be drawn", transform=axes.transAxes, ha="center", va="center")
     elif len(points) < runs:
         axes.plot([], [], " ", label=f"{runs - len(points)} of {runs} runs cannot be resolved")
     return labels
@@ -271,7 +271,10 @@ def _few(comparison: Comparison, over: str) -> Figure:
             panels[name].tick_params(labelbottom=False)
             panels[name].set_xlabel("")
     labels = draw(panels["a"], comparison)
-    panels["a"].legend(loc="upper left")
+    if comparison.leakage_metric == AUC:  # an axis that ends at 1 leaves the corner free that nobody reaches
+        panels["a"].legend(loc="lower right", bbox_to_anchor=(1, 0.07))
+    else:
+        panels["a"].legend(loc="upper left")
     write({panels["a"]: labels}, comparison.series)
     return fig
 
@@ -315,9 +318,7 @@ def pareto(comparison: Comparison) -> Figure:
     with mpl.rc_context(FIGURE_STYLE):
         fig = figure(7.6, 5.4)
         axes = fig.subplots()
-        lowest = scale(axes, lines)
-        highest = [span(point.leakage)[1] for line in lines for point in line.points]
-        axes.set_ylim(top=min(1.3, 1.5 * max([FPR, *highest])))
+        lowest = scale(axes, lines, room=1.5)
         for line in lines:
             marks = {**look[line.name].marks, "ls": "none", "ms": STAR_SIZE_POINTS if line.undefended else 7}
             axes.plot([], [], label=line.name, **marks)
@@ -329,16 +330,15 @@ def pareto(comparison: Comparison) -> Figure:
                     axes.errorbar(x, y, *bars, color=color, lw=1.1, zorder=3)
                     labels.append(Label(x=x, y=y, text=label(point.result, short=True), color=color))
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
-        axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
+        metric = comparison.leakage_metric
+        axes.axhline(drawn_level(comparison.results, metric), label="guessing", **GUESSING_LINE)
         if (constant := constant_utility([point for line in lines for point in line.points])) is not None:
             axes.axvline(constant, zorder=1.5, **CONSTANT_LINE)
         measure = comparison.results[0].utility
         if measure.is_rate:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))
         axes.xaxis.set_inverted(not measure.higher_is_better)  # to the right is more useful, whatever the measure
-        axes.set(
-            xlabel=measure.axis, ylabel=f"members found (TPR) at {100 * FPR:g} % FPR", title="What the search found"
-        )
+        axes.set(xlabel=measure.axis, ylabel=LEAKAGE_LABELS[metric], title="What the search found")
         fig.legend(loc="outside lower center", ncols=5)
         write({axes: labels}, lines)
     return fig

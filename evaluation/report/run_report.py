@@ -50,7 +50,7 @@ from palisade.evaluation.report.sections import (
     tuned,
 )
 from palisade.evaluation.report.verdict import DOCUMENT_TERMS, GLOSSARY_TERMS, game, grants, verdicts
-from palisade.evaluation.result import FPR, LARGEST_CLASS, RESULT_COLUMNS, Result
+from palisade.evaluation.result import AUC, FPR, LARGEST_CLASS, RESULT_COLUMNS, Result
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.signals.documents import shown_texts
 from palisade.evaluation.studies.never_used import keys_of
@@ -97,6 +97,7 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "sections": SECTION_TEMPLATES,
         "words": REPORT_TEXT_HEADINGS,
         "fpr": f"{100 * FPR:g} %",
+        "by_auc": comparison.leakage_metric == AUC,
         "attacks": attacks,
         "ideas": explained(
             runs,

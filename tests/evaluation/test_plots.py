@@ -38,6 +38,7 @@ from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.statistics.metrics import roc_points
 from palisade.evaluation.utility import TEST_PERPLEXITY
 from palisade.targets.statement import Statement
+from tests.evaluation.conftest import claim
 
 
 @pytest.fixture(scope="module")
@@ -278,13 +279,33 @@ def test_without_a_guarantee_there_is_one_panel(make_result: Callable[..., Resul
     assert len(tradeoff(Comparison([make_result(), make_result("l2", strength=0.1)])).axes) == 1
 
 
-@pytest.mark.parametrize("changes", [{"nonmembers": 50}, {"roc": {}}])
-def test_what_cannot_be_resolved_is_said(make_result: Callable[..., Result], changes: dict[str, object]) -> None:
-    figure = tradeoff(Comparison([make_result(**changes)]))
+def test_runs_without_attacks_are_no_points(make_result: Callable[..., Result]) -> None:
+    figure = tradeoff(Comparison([make_result(roc={})]))
     axes = figure.axes[0]
-    assert "no run can be resolved at 1 % FPR" in [text.get_text() for text in axes.texts]
+    assert "no run can be drawn" in [text.get_text() for text in axes.texts]
     assert axes.get_xlim() == (0, 1) and legend(axes) == ["guessing"]
-    roc(Comparison([make_result(**changes)]))
+    roc(Comparison([make_result(roc={})]))
+
+
+def test_where_no_run_resolves_few_accusations_auc_says_what_leaks(make_result: Callable[..., Result]) -> None:
+    few = [
+        make_result(nonmembers=50, separation=1.2),
+        make_result("dp_sgd", nonmembers=50, separation=0.3, strength=2, statement=claim(2)),
+    ]
+    comparison = Comparison(few)
+    panels = tradeoff(comparison).axes
+    axes, leakage = panels[0], panels[2]
+    assert axes.get_ylabel() == "AUC of the strongest attack" and leakage.get_ylabel() == "AUC"
+    assert axes.get_yscale() == leakage.get_yscale() == "linear"
+    values = [point.leakage.value for drawn in comparison.series for point in drawn.points]
+    assert values == [result.highest.value for result in few] and values[0] > values[1] > 0.5
+    for panel in (axes, leakage):
+        level = next(one for one in panel.lines if one.get_label() == "guessing")
+        assert set(np.asarray(level.get_ydata())) == {0.5}
+        low, high = panel.get_ylim()
+        assert low < 0.5 and high > 1
+    assert not any("ceiling" in str(one.get_label()) for one in leakage.lines)
+    assert Comparison([make_result(), *few]).leakage_metric == "tpr@1%fpr"
 
 
 def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: list[Result]) -> None:
