@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -45,7 +46,8 @@ def test_one_changed_byte_changes_the_fingerprint(change):
     "config", sorted((REPOSITORY_ROOT / "conf" / "data").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_every_source_has_its_yaml_with_every_key(config):
-    settings = OmegaConf.load(config)
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
+        settings = compose("train", overrides=[f"data={config.stem}"]).data
     missing = {key: "x" for key in settings if OmegaConf.is_missing(settings, key)}
     source = instantiate(OmegaConf.merge(settings, missing))
     assert {"_target_", *vars(source)} == set(settings)

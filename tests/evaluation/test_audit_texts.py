@@ -256,11 +256,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train.py", "data=documents", "data.path=own.jsonl", "data.length=32", *sizes,
         "split.pool=54", "split.population=0",
         "trainer.epochs=40", "trainer.batch_size=10", "trainer.optimizer.lr=5e-3", "fleet.models=1", "quiet=true",
-        "membership.how=fixed", "membership.share=1", folder=folder,
+        "membership.how=fixed", "membership.share=1", "secret=local", folder=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run_folder,) = folder.glob("runs/own/*")
-    done = call("train.py", f"ship={run_folder}", "ship_unaudited=true", "quiet=true", folder=folder)
+    done = call("train.py", f"ship={run_folder}", "ship_unaudited=true", "secret=shipped", "quiet=true", folder=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -291,7 +291,7 @@ def filtered(local: Path) -> Path:
 
     (run_folder,) = local.glob("runs/own/*")
     shipping = (f"ship={run_folder}", "ship_unaudited=true", "guard=memfree", "guard.n=12", "released=filtered")
-    done = call("train.py", *shipping, "quiet=true", folder=local)
+    done = call("train.py", *shipping, "secret=filtered", "quiet=true", folder=local)
     assert done.returncode == 0, done.stderr
     (place,) = local.glob("filtered/*")
     return place

@@ -11,7 +11,7 @@ import pytest
 from palisade.evaluation.comparison import Comparison, ceiling, check_comparable, ordered
 from palisade.evaluation.figures.style import looks
 from palisade.evaluation.labels import label
-from palisade.evaluation.result import Result
+from palisade.evaluation.result import AUC, Result
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 
 
@@ -180,9 +180,11 @@ def test_runs_with_canaries_follow_the_run_without(sweep: list[Result], canaries
     assert label(canaries[2], short=True) == "dp_sgd ε=4"
 
 
-def test_what_cannot_be_resolved_has_no_point(make_result: Callable[..., Result]) -> None:
-    (line,) = Comparison([make_result(nonmembers=50)]).series
-    assert len(line.runs) == 1 and line.points == []
+def test_what_cannot_be_resolved_has_no_point_beside_what_can(make_result: Callable[..., Result]) -> None:
+    line, other = Comparison([make_result(nonmembers=50), make_result("l2", strength=1e-3)]).series
+    assert len(line.runs) == 1 and line.points == [] and len(other.points) == 1
+    (alone,) = Comparison([make_result(nonmembers=50)]).series
+    assert [point.leakage.metric for point in alone.points] == [AUC]
     (line,) = Comparison([make_result(roc={}, skipped={"lira": "models=1"})]).series
     assert line.points == []
 

@@ -140,6 +140,7 @@ def test_a_run_of_64_models_spreads_over_four_jobs(tmp_path: Path) -> None:
     assert len(weights(run)) == 64 and most == 4
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_job_that_dies_is_submitted_once_more_and_its_reason_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
