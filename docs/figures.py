@@ -1,4 +1,4 @@
-"""Regenerates the pictures of README and docs/language_models.md, with the table of docs/location30.md: `make figures`.
+"""Regenerates the pictures of README and docs, with the numbers beside them: `make figures`.
 
 `ROOT=<folder with location30, ag_news and sst2>` takes data from there; without it they are downloaded. The runs stay
 in runs/, so a second call only draws.
@@ -34,7 +34,8 @@ def show(report: str, page: str, utility: str) -> None:
     begin = f"<!-- {report}: made by `make figures` -->"
     before, rest = path.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(TABLE_END, 1)
-    path.write_text(f"{before}{begin}\n{table(folder / 'results.csv', utility)}{TABLE_END}{after}", encoding="utf-8")
+    results = folder / "results.csv"
+    path.write_text(f"{before}{begin}\n{table(results, utility)}{secrets(results)}{TABLE_END}{after}", encoding="utf-8")
 
 
 def call(*command: str) -> str:
@@ -71,6 +72,22 @@ def table(results: Path, utility: str) -> str:
             f"| {name(auc)} | {useful} | {best} | {float(auc['value']):.3f} | {interval} | {percent(fine['value'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def secrets(results: Path) -> str:
+    """Exposure of secrets in most copies and perplexity of the base, in Markdown; nothing of classifiers."""
+    with results.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "all"]
+    base = next((float(row["value"]) for row in rows if row["metric"] == "base_test_perplexity"), None)
+    exposed: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["metric"] == "secret_exposure@16 copies":
+            exposed.setdefault(name(row), {})[row["group"]] = float(row["value"])
+    if base is None:
+        return ""
+    lines = ["| defense | bits of a secret in 16 documents | of one in none |", "|---|---|---|"]
+    lines += [f"| {own} | {sides['members']:.2f} | {sides['nonmembers']:.2f} |" for own, sides in exposed.items()]
+    return f"\nThe public base has a perplexity of {base:.1f}.\n\n" + "\n".join(lines) + "\n"
 
 
 def name(row: dict[str, str]) -> str:
