@@ -99,7 +99,7 @@ def test_commands_of_the_page_on_long_runs(tmp_path):
     page = (REPOSITORY_ROOT / "docs" / "long_runs.md").read_text(encoding="utf-8")
     page_commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert [
-        f"hydra/launcher={name}" in line for name, line in zip(HYDRA_LAUNCHERS, page_commands[2:], strict=True)
+        f"hydra/launcher={name}" in line for name, line in zip(HYDRA_LAUNCHERS, page_commands[3:], strict=True)
     ] == [True, True]
     pytest.importorskip("tensorboard", reason="needs the extra `track`")
     small = ("fleet.models=1", "trainer.epochs=1")
