@@ -78,18 +78,15 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost. In a sweep whose
         runs are trained side by side also `begun`, the run, or that it is `postponed`.
     """
-    from palisade.targets.base_model import check_path
-    from palisade.targets.train_settings import TrainSettings
-
-    asked = TrainSettings.parsed(settings)
-    check_path(asked.network)  # before what takes longer to import, and before the data are read
     from palisade.data.dataset import from_config
     from palisade.targets import device, engines, side_by_side
     from palisade.targets.defaults import resolved
     from palisade.targets.job import Job
     from palisade.targets.progress import one_line_warnings
+    from palisade.targets.train_settings import TrainSettings
     from palisade.targets.trials import Trials, tuned
 
+    asked = TrainSettings.parsed(settings)
     device.choose(asked.device)
     engines.choose(asked.engine)
     with one_line_warnings():

@@ -44,12 +44,14 @@ def base_weights(folder: str) -> Path:
     )
 
 
-def check_path(network: Mapping[str, Any]) -> None:
+def check_places(network: Mapping[str, Any]) -> None:
     """Raises ValueError if what a network is read from lies nowhere on this machine, such as a name on a hub.
 
     Args:
         network: its settings.
     """
+    if (base := network.get(BASE_KEY)) is not None:
+        base_weights(base)
     if (folder := network.get(PATH_KEY)) is not None and not place(f"network.{PATH_KEY}", folder).exists():
         raise ValueError(
             f"network.{PATH_KEY}={folder}: expected a file or folder of this machine, since nothing is downloaded;"
@@ -110,13 +112,13 @@ def content_of(network: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if there is no such file or folder.
     """
+    check_places(network)
     settings = {name: value for name, value in network.items() if name not in ("lora", BASE_KEY, PATH_KEY)}
     if (rank := (network.get("lora") or {}).get("rank")) is not None:
         settings["lora"] = {"rank": rank}
     if (base := network.get(BASE_KEY)) is not None:
         settings[BASE_KEY] = content_digest(base_weights(base))
     if (folder := network.get(PATH_KEY)) is not None:
-        check_path(network)
         path = place(f"network.{PATH_KEY}", folder)
         files = [path] if path.is_file() else sorted(file for pattern in MODEL_FILES for file in path.glob(pattern))
         settings[PATH_KEY] = [content_digest(file) for file in files]

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from palisade.targets.base_model import check_places
 from palisade.targets.config import CONF_FOLDER
 from palisade.targets.progress import one_line_warnings
 
@@ -33,9 +34,14 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
-    """Settings of the job that Hydra runs now, with warnings of those that change nothing."""
+    """Settings of the job that Hydra runs now, with warnings of those that change nothing.
+
+    Raises:
+        ValueError: if its network is read from a place that is not there: before data are read or torch is imported.
+    """
     job = HydraConfig.get()
     settings = _named(config, job.runtime.choices, job.overrides.task)
+    check_places(settings["network"])
     warn_of_unused(settings, job.overrides.task)
     return settings
 

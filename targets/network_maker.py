@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,9 +41,12 @@ class NetworkMaker:
         """A network with new weights, or those of its base.
 
         Raises:
-            ValueError: if the class cannot be imported or made, or is none of networks, or the base does not fit.
+            ValueError: if the class cannot be imported or made, or is none of networks, or the base does not fit, or
+                the weights are more than this machine has memory for.
         """
         settings = {name: value for name, value in self.settings.items() if name not in ("lora", BASE_KEY)}
+        if str(settings.get("_target_")).startswith("palisade.") and settings.get(PATH_KEY) is None:
+            check_fits(json.dumps(settings, default=str), tuple(shape), classes)
         network = instantiated("network", settings, nn.Module, shape=shape, classes=classes)
         if (base := self.settings.get(BASE_KEY)) is not None:
             self._load(network, base)
@@ -93,6 +99,29 @@ class NetworkMaker:
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
             raise ValueError(f"{self._name}: {rule}, and it raised {reason}; correct its forward")  # noqa: B904
+
+
+@lru_cache(maxsize=256)
+def check_fits(settings: str, shape: tuple[int, ...], classes: int) -> None:
+    """Raises ValueError if a network of this project has more weights than this machine has memory for.
+
+    The system would kill the process that makes it, without a word. Its weights are counted on a device without memory.
+
+    Args:
+        settings: of the network, as JSON.
+        shape: of an input.
+        classes: how many there are.
+    """
+    node = json.loads(settings)
+    with torch.device("meta"):
+        network = instantiated("network", node, nn.Module, shape=shape, classes=classes)
+    size = sum(each.numel() * each.element_size() for each in network.parameters())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else size
+    if size > memory:
+        raise ValueError(
+            f"network._target_={node['_target_']}: expected weights that fit into the {memory / 1e9:.0f} GB of this"
+            f" machine, not {size / 1e9:,.0f} GB; choose a smaller network"
+        )
 
 
 def check_causal(name: str, network: nn.Module, x: Int64[Tensor, "documents T"]) -> None:

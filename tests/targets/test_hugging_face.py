@@ -264,15 +264,21 @@ def test_no_network_is_asked(folder, monkeypatch):
         HuggingFaceModel(shape=(TEXT_LENGTH,), classes=BYTE_TOKENS, path="gpt2")
 
 
-def test_names_of_a_hub_are_refused_before_data_are_read_or_torch_is_imported():
+@pytest.mark.parametrize("plan", [(), ("plan=true",)])
+@pytest.mark.parametrize(
+    "network", [("network=hf", "network.path=meta-llama/Llama-3.2-1B"), ("network=gpt", "network.base=openai/gpt2")]
+)
+def test_names_of_a_hub_are_refused_before_data_are_read_or_torch_is_imported(tmp_path, network, plan):
     code = (
         "import sys\n"
-        "from palisade.train import composed, train_run\n"
+        "from palisade.commandline import call\n"
+        "from palisade.train import main\n"
         "try:\n"
-        "    data = ('data=documents', 'data.path=none.txt')\n"
-        "    train_run(composed(*data, 'network=hf', 'network.path=meta-llama/Llama-3.2-1B'))\n"
-        "except ValueError as error:\n"
-        "    print({'torch', 'scipy', 'pandas'} & {*sys.modules}, error)\n"
+        "    call(main)\n"
+        "finally:\n"
+        "    print({'torch', 'scipy', 'pandas'} & {*sys.modules})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("set() network.path=meta-llama/Llama-3.2-1B: expected a file or folder of this mach")
+    words = ["data=documents", "data.path=none.txt", *network, f"runs={tmp_path}", *plan]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "set()\n")
+    assert done.stderr.startswith(f"error: {network[1]}: expected ") and done.stderr.count("\n") == 1

@@ -64,3 +64,19 @@ def test_the_cause_of_an_error_keeps_its_traceback():
     with pytest.raises(ValueError, match=r"dtype=3 \(TypeError: ") as error:
         NetworkMaker({"_target_": f"{__name__}.Watched", "dtype": 3})(shape=(3,), classes=2)
     assert isinstance(error.value.__cause__, TypeError)
+
+
+def test_a_network_larger_than_memory_is_refused_before_it_is_made():
+    """The system would kill the process; its weights take terabytes here."""
+    node = {"_target_": "palisade.targets.networks.MLP", "hidden": [10**6, 10**6]}
+    with pytest.raises(ValueError, match=r"^network\._target_=.*MLP: expected weights that fit .* not 4,0\d\d GB; "):
+        NetworkMaker(node)(shape=(8,), classes=2)
+
+
+def test_counting_the_weights_of_a_network_leaves_randomness_as_it_was():
+    node = {"_target_": "palisade.targets.networks.MLP", "hidden": [4]}
+    counted, again = [], []
+    for networks in (counted, again):  # the second time the count is known
+        torch.manual_seed(0)
+        networks += NetworkMaker(node)(shape=(7,), classes=3).parameters()
+    assert all(torch.equal(one, other) for one, other in zip(counted, again, strict=True))
